@@ -1,0 +1,64 @@
+# Every job of this repository. Needs Debian (12 or later) with make, and root or sudo for missing packages.
+
+PYTHON ?= python3
+BIN := .venv/bin
+CODE := guestwire collectors publishers status_writer api lab bench tests
+BENCH ?= latency
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check test-compose bench lab schema requirements format system clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: lab ## the whole pipeline on a real guest, explained as it happens (KEEP=1 leaves it running)
+	@KEEP=$(KEEP) $(BIN)/python -m lab demo
+
+test: lab ## every test but the container images; nothing is skipped
+	@GUESTWIRE_REQUIRE=all $(BIN)/python -m pytest --ignore tests/compose $(ARGS)
+
+test-compose: lab ## build the container images and run compose.yaml for real
+	@sh lab/install-packages.sh lab/packages-containers.txt
+	@GUESTWIRE_REQUIRE=all $(BIN)/python -m pytest tests/compose $(ARGS)
+
+check: .venv/ready ## formatting, lints, types, dependency direction, schema drift
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/ruff check --quiet
+	$(BIN)/mypy --no-error-summary $(CODE)
+	$(BIN)/pyright --warnings | tail -n 20
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/guestwire schema --check schema
+
+bench: lab ## run one benchmark: make bench BENCH=latency
+	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
+
+lab: .venv/ready ## build the lab's parts into its cache (about 5 minutes, once)
+	@$(BIN)/python -m lab build
+
+format: .venv/ready ## format the code and mend what ruff can
+	$(BIN)/ruff check --fix --quiet
+	$(BIN)/ruff format --quiet
+
+schema: .venv/ready ## write the published JSON Schemas
+	$(BIN)/guestwire schema --write schema
+
+requirements: .venv/ready ## pin requirements/*.txt anew from pyproject.toml
+	for extra in collector status-writer api up dev; do \
+	  $(BIN)/uv pip compile -q pyproject.toml --extra $$extra --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-emit-find-links --no-emit-package guestwire --no-header --no-annotate \
+	    -o requirements/$$extra.txt || exit 1; \
+	done
+
+system: ## install the Debian packages that are missing
+	@sh lab/install-packages.sh
+
+clean: ## remove what was built here (not the lab's cache)
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/ready: requirements/dev.txt pyproject.toml lab/packages.txt
+	@sh lab/install-packages.sh
+	@echo "installing Python packages into .venv (about a minute, once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,321 @@
+"""
+The stage: libvirt hosts in, guest snapshots out.
+
+An event, a timer or a resync only marks a domain as due. A worker then looks at the present state of that domain, asks
+its agent what the schedule says, and offers what it now knows. Nobody else touches a guest meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable
+
+from collectors import metrics
+from collectors.agent_commands import AgentCommand
+from collectors.domain import Domain
+from collectors.guest import UNSUPPORTED, Guest, gone
+from collectors.libvirt_host import CALLS_PER_CONNECTION, Hint, LibvirtHost, Moving, NotRunning
+from collectors.schedule import MOMENT, Schedule, periods
+from guestwire import codec
+from guestwire.errors import AgentRefused, AgentUnresponsive, ContractError, NotConnected
+from guestwire.lifecycle import backoff, sleep_unless
+from guestwire.logs import logger
+from guestwire.pending import Pending
+from guestwire.settings import Settings
+from guestwire.snapshot import AgentState, GuestRef, GuestSnapshot
+
+log = logger("collector")
+
+WORKERS_PER_CALL = 4
+"""Looks at once per agent call in flight: those that need no call must not wait for those that do."""
+LOST = re.compile("not connected|disappeared")
+"""In libvirt's words for an agent whose channel has gone, as against one that takes too long."""
+DEVICE_COMMANDS = (AgentCommand.INTERFACES, AgentCommand.FILESYSTEMS)
+
+Offer = Callable[[GuestSnapshot], None]
+Recall = Callable[[GuestRef], Awaitable[dict[str, bytes]]]
+"""The last published bodies about a guest, by kind; empty when there are none."""
+RecallHost = Callable[[str], Awaitable[list[AgentState]]]
+"""The last agent records that a host of that name published."""
+
+
+class HostCollector:
+    """One libvirt host and its guests; hosts know nothing of each other."""
+
+    def __init__(self, uri: str, settings: Settings, offer: Offer, recall: Recall) -> None:
+        self.uri = uri
+        self.guests: dict[str, Guest] = {}
+        self.present: set[str] | None = None
+        """UUIDs of the last full listing; None before the first."""
+        self._settings = settings
+        self._offer = offer
+        self._recall = recall
+        self._pending: Pending[str] = Pending()
+        self._schedules: dict[str, Schedule] = {}
+        self._hints: dict[str, set[Hint]] = {}
+        self._host = LibvirtHost(uri, settings.libvirt.connections, self._hint)
+        self._resyncing: set[str] = set()
+        self.connected = False
+
+    @property
+    def name(self) -> str:
+        """The host's name in messages."""
+        return self._settings.collect.host or self._host.name
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`; then looks under way are finished."""
+        workers = self._settings.libvirt.connections * CALLS_PER_CONNECTION * WORKERS_PER_CALL
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pending.work(workers, self._look_safely))
+            try:
+                await self._stay_connected(stop)
+            finally:
+                self._pending.close(drain=False)
+        with contextlib.suppress(NotConnected):
+            await self._host.close()
+        self._host.shutdown()
+
+    def look_again(self, ref: GuestRef) -> None:
+        """Someone else published about this guest: look whether it is still here."""
+        for uuid, guest in self.guests.items():
+            if guest.domain.ref == ref:
+                self._pending.add(uuid)
+
+    # --- the connection ----------------------------------------------------------------------------------------
+
+    async def _stay_connected(self, stop: asyncio.Event) -> None:
+        said, pauses = "", backoff(longest=self._settings.libvirt.retry_max)
+        while not stop.is_set():
+            try:
+                await self._host.open()
+                log.info("connected to libvirt", uri=self.uri, host=self.name)
+                metrics.RECONNECTS.labels(self.uri).inc()
+                said, pauses = "", backoff(longest=self._settings.libvirt.retry_max)
+                self._connected(True)
+                await self._resync_until_lost(stop)
+                if not stop.is_set():
+                    log.warning("lost libvirt, reconnecting", uri=self.uri)
+                    await self._host.close()
+            except NotConnected as error:
+                if str(error) != said:
+                    log.warning("cannot use libvirt, trying on", uri=self.uri, error=str(error))
+                    said = str(error)
+            self._connected(False)
+            await sleep_unless(stop, next(pauses))
+
+    def _connected(self, state: bool) -> None:
+        self.connected = state
+        metrics.CONNECTED.labels(self.uri).set(state)
+
+    async def _resync_until_lost(self, stop: asyncio.Event) -> None:
+        """Look at every domain now, and from time to time: events get lost inside libvirt."""
+        first = True
+        while not stop.is_set() and not self._host.lost.is_set():
+            known = set(self.guests)
+            present = set(await self._host.list())
+            if not first:
+                self._resyncing |= present | known
+            for uuid in present | known:
+                self._pending.add(uuid)
+            self.present = present
+            first = False
+            period = self._settings.collect.resync * random.uniform(0.9, 1.1)  # noqa: S311
+            waits = [asyncio.ensure_future(event.wait()) for event in (stop, self._host.lost)]
+            _, rest = await asyncio.wait(waits, timeout=period, return_when=asyncio.FIRST_COMPLETED)
+            for wait in rest:
+                wait.cancel()
+
+    def _hint(self, uuid: str, hint: Hint) -> None:
+        metrics.HINTS.labels(self.uri, hint).inc()
+        self._hints.setdefault(uuid, set()).add(hint)
+        self._resyncing.discard(uuid)
+        self._pending.add(uuid)
+
+    # --- one guest ---------------------------------------------------------------------------------------------
+
+    async def _look_safely(self, uuid: str) -> float | None:
+        try:
+            return await self._look(uuid)
+        except NotConnected:
+            # Lost libvirt: the resync after reconnecting looks at every domain. Else it is NATS that cannot be asked.
+            return None if self._host.lost.is_set() or not self.connected else 4 * MOMENT
+        except Moving:
+            return 2 * MOMENT
+        except Exception:
+            log.exception("look at a guest failed", uri=self.uri, uuid=uuid)
+            return self._settings.collect.resync
+
+    async def _look(self, uuid: str) -> float | None:
+        hints = self._hints.pop(uuid, set())
+        if Hint.MIGRATED in hints:
+            self._forget(uuid)
+            return None
+        domain = await self._host.domain(uuid)
+        guest = self.guests.get(uuid)
+        if domain is None:
+            if guest is not None:
+                log.info("guest is gone", guest=str(guest.domain.ref))
+                self._offer(gone(guest.state(), codec.new_trace_id(), codec.now()))
+                self._forget(uuid)
+            return None
+        if guest is None:
+            guest = await self._meet(domain)
+        schedule = self._schedules[uuid]
+        self._note(guest, domain, schedule, hints)
+        trace_id = codec.new_trace_id()
+        self._offer(guest.snapshot(trace_id))
+        if not guest.askable:
+            return None
+        if await self._ask(guest, schedule):
+            self._offer(guest.snapshot(trace_id))
+        return schedule.next(time.monotonic())
+
+    async def _meet(self, domain: Domain) -> Guest:
+        bodies = await self._recall(domain.ref)
+        guest = Guest(domain, self.name, codec.now())
+        guest.recall(bodies)
+        self.guests[domain.uuid] = guest
+        self._schedules[domain.uuid] = Schedule(periods(self._settings.collect))
+        self._schedules[domain.uuid].restart(time.monotonic())
+        self._count()
+        log.info("guest found", guest=str(domain.ref), phase=domain.phase, agent=guest.connected)
+        return guest
+
+    def _note(self, guest: Guest, domain: Domain, schedule: Schedule, hints: set[Hint]) -> None:
+        """Take the present state, and decide what has to be read again."""
+        before = guest.domain
+        if domain != before and domain.uuid in self._resyncing:
+            metrics.CORRECTIONS.labels(self.uri).inc()
+        self._resyncing.discard(domain.uuid)
+        was, arrived = guest.connected, guest.update(domain, codec.now())
+        now = time.monotonic()
+        if arrived or Hint.EVERYTHING in hints or Hint.AGENT in hints:
+            schedule.restart(now)
+        elif Hint.DEVICES in hints or domain.interfaces != before.interfaces:
+            schedule.hasten(DEVICE_COMMANDS, now)
+        if guest.connected != was:
+            log.info("agent connected" if guest.connected else "agent disconnected", guest=str(domain.ref))
+            self._count()
+
+    async def _ask(self, guest: Guest, schedule: Schedule) -> bool:
+        """Ask what is due, one command after another; whether anything was asked."""
+        asked = False
+        for command in schedule.due(time.monotonic(), frozen=guest.frozen is True):
+            if not guest.supports(command):
+                guest.failed(command, UNSUPPORTED)
+                schedule.asked(command, time.monotonic())
+                continue
+            asked = True
+            if not await self._ask_one(guest, schedule, command):
+                break
+        return asked
+
+    async def _ask_one(self, guest: Guest, schedule: Schedule, command: AgentCommand) -> bool:
+        """False ends this round: the agent cannot be asked anything more for now."""
+        began, result = time.monotonic(), "ok"
+        metrics.IN_FLIGHT.labels(self.uri).inc()
+        try:
+            reply = await self._host.ask(guest.domain.uuid, command, self._settings.collect.command_timeout)
+        except AgentUnresponsive as error:
+            result = "unresponsive"
+            self._silent(guest, schedule, str(error))
+            return False
+        except NotRunning:
+            result = "not_running"
+            schedule.pause(time.monotonic(), MOMENT)
+            return False
+        except AgentRefused as error:
+            result = "refused"
+            guest.failed(command, str(error))
+            schedule.asked(command, time.monotonic())
+            if command is AgentCommand.FREEZE_STATUS:
+                guest.frozen = None
+            elif "frozen" in str(error):
+                guest.frozen = True
+                return await self._ask_one(guest, schedule, AgentCommand.FREEZE_STATUS)
+            return True
+        except ContractError as error:
+            result = "unreadable"
+            log.warning("agent's reply makes no sense", guest=str(guest.domain.ref), error=str(error))
+            guest.failed(command, str(error))
+            schedule.asked(command, time.monotonic())
+            return True
+        finally:
+            metrics.IN_FLIGHT.labels(self.uri).dec()
+            metrics.COMMAND_SECONDS.labels(command, result).observe(time.monotonic() - began)
+        was_frozen = guest.frozen
+        guest.read(command, reply, codec.now())
+        schedule.asked(command, time.monotonic())
+        if reply.truncated:
+            metrics.TRUNCATED.labels(command).inc(reply.truncated)
+        if guest.frozen:
+            schedule.pause(time.monotonic(), self._settings.collect.users)
+            return False
+        if was_frozen:
+            schedule.restart(time.monotonic())
+        return True
+
+    def _silent(self, guest: Guest, schedule: Schedule, error: str) -> None:
+        if LOST.search(error) and schedule.doubt(time.monotonic()):
+            return
+        pause = schedule.silent(time.monotonic())
+        if guest.responsive is not False:
+            log.warning("agent does not answer", guest=str(guest.domain.ref), error=error, again_in=pause)
+        guest.unresponsive(error)
+
+    def _forget(self, uuid: str) -> None:
+        self.guests.pop(uuid, None)
+        self._schedules.pop(uuid, None)
+        self._hints.pop(uuid, None)
+        self._resyncing.discard(uuid)
+        self._pending.forget(uuid)
+        self._count()
+
+    def _count(self) -> None:
+        metrics.GUESTS.labels(self.uri).set(len(self.guests))
+        metrics.AGENTS.labels(self.uri).set(sum(guest.connected for guest in self.guests.values()))
+
+
+class Collector:
+    """All hosts of this process."""
+
+    def __init__(self, settings: Settings, offer: Offer, recall: Recall, recall_host: RecallHost) -> None:
+        self.hosts = [HostCollector(uri, settings, offer, recall) for uri in settings.libvirt.uris]
+        self._offer = offer
+        self._recall_host = recall_host
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until `stop`; looks under way are finished."""
+        async with asyncio.TaskGroup() as group:
+            for host in self.hosts:
+                group.create_task(host.run(stop), name=f"collector of {host.uri}")
+            group.create_task(self._bury(stop), name="burial of guests that went away meanwhile")
+
+    def look_again(self, ref: GuestRef) -> None:
+        """A snapshot of this guest was fenced off: look whether it is still ours."""
+        for host in self.hosts:
+            host.look_again(ref)
+
+    @property
+    def connected(self) -> bool:
+        """Whether every host is reached."""
+        return all(host.connected for host in self.hosts)
+
+    async def _bury(self, stop: asyncio.Event) -> None:
+        """Once every host has been listed: guests that were published from here and are on none of them are gone."""
+        while not await sleep_unless(stop, MOMENT):
+            listed = [host.present for host in self.hosts if host.present is not None]
+            if len(listed) < len(self.hosts):
+                continue
+            present = set().union(*listed)
+            with contextlib.suppress(NotConnected):
+                for name in {host.name for host in self.hosts}:
+                    for agent in await self._recall_host(name):
+                        if agent.domain_uuid not in present:
+                            log.info("guest is gone", guest=f"{agent.namespace}/{agent.name}")
+                            self._offer(gone(agent, codec.new_trace_id(), codec.now()))
+                return

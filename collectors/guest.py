@@ -1,0 +1,208 @@
+"""
+What is known about one guest: facts, their ages, and what cannot be known at the moment.
+
+Unknown is not empty: a command that fails leaves its fact as it was, with the reason beside it. Facts survive the
+agent's disconnect, a freeze, and (from the last messages on the bus) a restart of the collector.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from collectors.agent_commands import AgentCommand, AgentInfo, Reply
+from collectors.domain import Domain
+from guestwire import codec
+from guestwire.errors import ContractError
+from guestwire.snapshot import (
+    CAP_IN_GUESTOSINFO,
+    AgentState,
+    Body,
+    FilesystemInfo,
+    FilesystemList,
+    GuestOSInfo,
+    GuestRef,
+    GuestSnapshot,
+    Interfaces,
+    Kind,
+    ListMeta,
+    OperatingSystem,
+    Part,
+    Phase,
+    Reading,
+    UserList,
+)
+
+UNSUPPORTED = "this agent does not have the command, or it is disabled"
+
+_GUESTOSINFO = tuple(command for command in AgentCommand if command is not AgentCommand.INTERFACES)
+"""The commands whose facts make up guestosinfo."""
+
+
+class Guest:
+    """Not a snapshot: it changes as the guest does. One task at a time may use it."""
+
+    def __init__(self, domain: Domain, host: str, now: datetime) -> None:
+        self.domain = domain
+        self.host = host
+        self.connected = domain.connected
+        self.since = now
+        self.responsive: bool | None = None
+        self.reason = ""
+        self.frozen: bool | None = None
+        self.readings: dict[str, Reading] = {}
+        self._facts: dict[AgentCommand, Any] = {}
+
+    # --- what happens to it ------------------------------------------------------------------------------------
+
+    def recall(self, bodies: dict[str, bytes]) -> None:
+        """
+        Take up what was last said about this guest (message bodies by kind). What belongs to another uid, or does not
+        decode, is left alone.
+        """
+        try:
+            agent = codec.decode(bodies.get(Kind.AGENT, b""), AgentState)
+        except ContractError:
+            return
+        if agent.uid != self.domain.uid or agent.phase is Phase.GONE:
+            return
+        if agent.connected == self.connected:
+            self.since = agent.since
+            self.responsive, self.reason = agent.responsive, agent.reason
+        self.frozen, self.readings = agent.frozen, dict(agent.readings)
+        for kind, struct in ((Kind.GUESTOSINFO, GuestOSInfo), (Kind.USERLIST, UserList), (Kind.INTERFACES, Interfaces),
+                             (Kind.FILESYSTEMLIST, FilesystemList)):  # fmt: skip
+            try:
+                self._recall(codec.decode(bodies.get(kind, b""), struct))
+            except ContractError:
+                continue
+
+    def update(self, domain: Domain, now: datetime) -> bool:
+        """Take the domain's present state; True when the agent has just connected."""
+        was = self.connected
+        self.domain = domain
+        if domain.connected != was:
+            self.connected, self.since = domain.connected, now
+            self.responsive, self.reason = None, ""
+        return domain.connected and not was
+
+    def read(self, command: AgentCommand, reply: Reply, now: datetime) -> None:
+        """A command was answered."""
+        self.responsive, self.reason = True, ""
+        self.readings[command] = Reading(observed_at=now, truncated=reply.truncated)
+        self._facts[command] = reply.value
+        if command is AgentCommand.FREEZE_STATUS:
+            self.frozen = reply.value == "frozen"
+
+    def failed(self, command: AgentCommand, error: str) -> None:
+        """A command was refused, or its reply made no sense; the fact stays as it was."""
+        before = self.readings.get(command, Reading())
+        self.readings[command] = Reading(before.observed_at, error[:200], before.truncated)
+
+    def unresponsive(self, reason: str) -> None:
+        """The agent did not answer at all."""
+        self.responsive, self.reason = False, reason[:200]
+
+    # --- what it tells -----------------------------------------------------------------------------------------
+
+    @property
+    def askable(self) -> bool:
+        """Whether its agent can be asked."""
+        return self.connected and self.domain.phase is Phase.RUNNING
+
+    def supports(self, command: AgentCommand) -> bool:
+        """Whether the agent has a command, as far as it told; before it did, whatever is asked may be."""
+        info: AgentInfo | None = self._facts.get(AgentCommand.INFO)
+        return info is None or any(known.name == command and known.enabled for known in info.commands)
+
+    def snapshot(self, trace_id: str) -> GuestSnapshot:
+        """Everything known, ready to be published."""
+        parts = [codec.part(Kind.AGENT, self.state(), codec.now())]
+        interfaces = Interfaces(self.domain.interfaces, self._facts.get(AgentCommand.INTERFACES))
+        parts.append(self._part(Kind.INTERFACES, interfaces, AgentCommand.INTERFACES))
+        if any(command in self.readings for command in _GUESTOSINFO):
+            parts.append(self._part(Kind.GUESTOSINFO, self._guestosinfo(), *_GUESTOSINFO))
+        # A list nobody can read is the empty one, as in KubeVirt; the agent record tells why.
+        if AgentCommand.USERS in self.readings:
+            users = self._facts.get(AgentCommand.USERS, ())
+            parts.append(self._part(Kind.USERLIST, UserList(users, ListMeta()), AgentCommand.USERS))
+        if AgentCommand.FILESYSTEMS in self.readings:
+            filesystems = self._facts.get(AgentCommand.FILESYSTEMS, ())
+            body = FilesystemList(filesystems, ListMeta())
+            parts.append(self._part(Kind.FILESYSTEMLIST, body, AgentCommand.FILESYSTEMS))
+        return GuestSnapshot(self.domain.ref, self.domain.uid, self.host, tuple(parts), trace_id)
+
+    def _part(self, kind: Kind, body: Body, *commands: AgentCommand) -> Part:
+        times = [reading.observed_at for command in commands if (reading := self.readings.get(command))]
+        return codec.part(kind, body, max((time for time in times if time), default=codec.now()))
+
+    def state(self) -> AgentState:
+        """The agent record as it stands."""
+        domain, info = self.domain, self._facts.get(AgentCommand.INFO)
+        return AgentState(
+            namespace=domain.ref.namespace,
+            name=domain.ref.name,
+            uid=domain.uid,
+            domain=domain.name,
+            domain_uuid=domain.uuid,
+            host=self.host,
+            phase=domain.phase,
+            channel=domain.channel,
+            connected=self.connected,
+            since=self.since,
+            responsive=self.responsive,
+            reason=self.reason,
+            frozen=self.frozen,
+            version=info.version if info else "",
+            commands=tuple(command.name for command in info.commands if command.enabled) if info else None,
+            readings=self.readings,
+        )
+
+    def _guestosinfo(self) -> GuestOSInfo:
+        """KubeVirt manager.go GetGuestInfo: users and filesystems are capped here and nowhere else."""
+        facts = self._facts
+        info: AgentInfo = facts.get(AgentCommand.INFO) or AgentInfo("", ())
+        filesystems = facts.get(AgentCommand.FILESYSTEMS) or None
+        return GuestOSInfo(
+            fs_info=FilesystemInfo(filesystems and filesystems[:CAP_IN_GUESTOSINFO]),
+            os=facts.get(AgentCommand.OSINFO) or OperatingSystem(),
+            timezone=facts.get(AgentCommand.TIMEZONE) or ", 0",
+            fs_freeze_status=facts.get(AgentCommand.FREEZE_STATUS) or "",
+            guest_agent_version=info.version,
+            hostname=facts.get(AgentCommand.HOSTNAME) or "",
+            supported_commands=info.commands,
+            user_list=facts.get(AgentCommand.USERS, ())[:CAP_IN_GUESTOSINFO],
+        )
+
+    def _recall(self, body: Body) -> None:
+        facts: dict[AgentCommand, Any] = {}
+        match body:
+            case GuestOSInfo():
+                facts = {
+                    AgentCommand.INFO: AgentInfo(body.guest_agent_version, body.supported_commands),
+                    AgentCommand.OSINFO: body.os,
+                    AgentCommand.HOSTNAME: body.hostname,
+                    AgentCommand.TIMEZONE: body.timezone,
+                    AgentCommand.FREEZE_STATUS: body.fs_freeze_status,
+                }
+            case UserList():
+                facts = {AgentCommand.USERS: body.items}
+            case FilesystemList():
+                facts = {AgentCommand.FILESYSTEMS: body.items}
+            case Interfaces():
+                facts = {AgentCommand.INTERFACES: body.guest}
+        # Only what was really read counts as known: guestosinfo also carries the zero values of what was not.
+        observed = {name for name, reading in self.readings.items() if reading.observed_at}
+        self._facts |= {command: fact for command, fact in facts.items() if command in observed and fact is not None}
+
+
+def gone(agent: AgentState, trace_id: str, now: datetime) -> GuestSnapshot:
+    """The last word about a guest that no longer exists: a marker in place of its agent record."""
+    last = msgspec.structs.replace(
+        agent, phase=Phase.GONE, connected=False, since=now, responsive=None, reason="", readings={}
+    )
+    return GuestSnapshot(
+        GuestRef(agent.namespace, agent.name), agent.uid, agent.host, (codec.part(Kind.AGENT, last, now),), trace_id
+    )

@@ -1,0 +1,249 @@
+"""
+One libvirt host: the only module that calls libvirt.
+
+One connection is for events and look-ups, others for agent calls with at most four in flight each: a daemon stops
+reading a client with five calls under way (`max_client_requests`), also its keepalive answers, so five hung agents
+would cost the connection. Losing any of them counts as losing the host: all are opened again, callbacks registered too.
+
+Every blocking call runs in a thread of this host's own pool, so one misbehaving host holds up no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import libvirt
+import libvirt_qemu
+
+from collectors import domain, event_pump
+from collectors.agent_commands import AgentCommand, Reply, parse, request
+from collectors.domain import Domain
+from guestwire.errors import AgentRefused, AgentUnresponsive, ContractError, NotConnected, TransientError
+from guestwire.snapshot import Phase
+
+T = TypeVar("T")
+
+CALLS_PER_CONNECTION = 4
+LOOKUPS = 4
+KEEPALIVE = (5, 3)
+"""Seconds between probes of the daemon, and how many may stay unanswered."""
+
+
+class Hint(StrEnum):
+    """What an event suggests to look at; the look itself reads the present state."""
+
+    STATE = "state"
+    AGENT = "agent"
+    DEVICES = "devices"
+    EVERYTHING = "everything"
+    MIGRATED = "migrated"
+
+
+OnHint = Callable[[str, Hint], None]
+"""Called on the event loop with a domain's UUID."""
+
+_PHASES = {
+    libvirt.VIR_DOMAIN_RUNNING: Phase.RUNNING,
+    libvirt.VIR_DOMAIN_BLOCKED: Phase.RUNNING,
+    libvirt.VIR_DOMAIN_SHUTDOWN: Phase.RUNNING,
+    libvirt.VIR_DOMAIN_PAUSED: Phase.PAUSED,
+    libvirt.VIR_DOMAIN_PMSUSPENDED: Phase.PAUSED,
+}
+_MOVING = {
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION),
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP),
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY),
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED),
+}
+"""During a live migration both hosts list the guest; in these states a host has nothing to say about it."""
+
+_LOST = {libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_RPC}
+_BUSY = {libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_OPERATION_FAILED}
+_COMMAND_TIMEOUT = 112  # VIR_ERR_AGENT_COMMAND_TIMEOUT, libvirt >= 11.2
+_UNRESPONSIVE = {libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED, _COMMAND_TIMEOUT}
+
+
+class Moving(TransientError):  # noqa: N818
+    """The domain is in a live migration; whoever runs it next will tell."""
+
+
+class NotRunning(TransientError):  # noqa: N818
+    """The domain is paused or off, so its agent cannot be asked."""
+
+
+def translate(error: libvirt.libvirtError, what: str) -> Exception:
+    """An exception of libvirt by its consequence (the codes of virterror.h)."""
+    code, text = error.get_error_code(), (error.get_error_message() or str(error)).strip()
+    closed = error.get_error_domain() in {libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE}
+    if code in _LOST or (code == libvirt.VIR_ERR_INTERNAL_ERROR and closed):
+        return NotConnected(f"{what}: {text}")
+    if code in _UNRESPONSIVE or code in _BUSY:
+        return AgentUnresponsive(text)
+    if code == libvirt.VIR_ERR_OPERATION_INVALID:
+        return NotRunning(text)
+    return AgentRefused(text)
+
+
+class LibvirtHost:
+    """Connections to one URI, open between `open` and `close`."""
+
+    def __init__(self, uri: str, connections: int, on_hint: OnHint) -> None:
+        self.uri = uri
+        self.name = ""
+        """The host's own name, as libvirt tells it."""
+        self.lost = asyncio.Event()
+        self._on_hint = on_hint
+        self._loop = asyncio.get_running_loop()
+        self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="libvirt lookup")
+        self._calls = ThreadPoolExecutor(connections * CALLS_PER_CONNECTION, thread_name_prefix="agent call")
+        self._connections = connections
+        self._main: libvirt.virConnect | None = None
+        self._agents: list[tuple[libvirt.virConnect, asyncio.Semaphore]] = []
+        self._turn = itertools.count()
+        self._callbacks: list[int] = []
+
+    async def open(self) -> None:
+        """Connect and listen for events. Raises NotConnected with libvirt's reason."""
+        event_pump.ensure_running()
+        self.lost = asyncio.Event()
+        try:
+            await self._in(self._lookups, self._connect)
+        except libvirt.libvirtError as error:
+            await self.close()
+            raise NotConnected((error.get_error_message() or str(error)).strip()) from error
+
+    async def close(self) -> None:
+        """Deregister and disconnect; calls under way end with an error."""
+        await self._in(self._lookups, self._disconnect)
+
+    def shutdown(self) -> None:
+        """Let go of the threads for good."""
+        self._lookups.shutdown(wait=False, cancel_futures=True)
+        self._calls.shutdown(wait=False, cancel_futures=True)
+
+    async def list(self) -> list[str]:
+        """UUIDs of all domains, running or not. Raises NotConnected."""
+        return await self._look_up(lambda conn: [dom.UUIDString() for dom in conn.listAllDomains()])
+
+    async def domain(self, uuid: str) -> Domain | None:
+        """
+        A domain's present state; None when it does not exist. Raises NotConnected, Moving (in live migration) and
+        ContractError (XML that makes no sense).
+        """
+
+        def look(conn: libvirt.virConnect) -> Domain | None:
+            try:
+                dom = conn.lookupByUUIDString(uuid)
+                state, reason = dom.state()
+                if (state, reason) in _MOVING:
+                    raise Moving("in live migration")
+                return domain.parse(dom.XMLDesc(), _PHASES.get(state, Phase.STOPPED))
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                    return None
+                raise
+
+        return await self._look_up(look)
+
+    async def ask(self, uuid: str, command: AgentCommand, timeout: int) -> Reply:  # noqa: ASYNC109 - the agent's own
+        """
+        Send one command to a domain's agent and parse its reply, both in a thread.
+
+        A raw command has a time-out per call and reports it as such; `virDomainGetGuestInfo` takes a time-out for
+        success with nothing. Raises AgentUnresponsive, AgentRefused, NotRunning, ContractError, NotConnected.
+        """
+        if not self._agents:
+            raise NotConnected(f"{self.uri}: not connected")
+        conn, room = self._agents[next(self._turn) % len(self._agents)]
+
+        def call() -> Reply:
+            dom = conn.lookupByUUIDString(uuid)
+            return parse(command, libvirt_qemu.qemuAgentCommand(dom, request(command), timeout, 0))
+
+        async with room:
+            try:
+                return await self._in(self._calls, call)
+            except libvirt.libvirtError as error:
+                raise self._notice(translate(error, self.uri)) from error
+            except UnicodeDecodeError as error:
+                raise ContractError(f"{command}: reply is not UTF-8") from error
+
+    # --- in threads --------------------------------------------------------------------------------------------
+
+    async def _look_up(self, call: Callable[[libvirt.virConnect], T]) -> T:
+        if self._main is None:
+            raise NotConnected(f"{self.uri}: not connected")
+        try:
+            return await self._in(self._lookups, call, self._main)
+        except libvirt.libvirtError as error:
+            raise self._notice(translate(error, self.uri)) from error
+
+    async def _in(self, pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: Any) -> T:
+        return await self._loop.run_in_executor(pool, call, *arguments)
+
+    def _notice(self, problem: Exception) -> Exception:
+        if isinstance(problem, NotConnected):
+            self.lost.set()
+        return problem
+
+    def _connect(self) -> None:
+        self._main = self._connection()
+        self.name = self._main.getHostname()
+        for event, callback in self._handlers().items():
+            with contextlib.suppress(libvirt.libvirtError):  # an event this libvirt does not know
+                self._callbacks.append(self._main.domainEventRegisterAny(None, event, callback, None))
+        self._agents = [(self._connection(), asyncio.Semaphore(CALLS_PER_CONNECTION)) for _ in range(self._connections)]
+
+    def _connection(self) -> libvirt.virConnect:
+        conn = libvirt.open(self.uri)
+        with contextlib.suppress(libvirt.libvirtError):  # drivers without a wire have neither
+            conn.setKeepAlive(*KEEPALIVE)
+        with contextlib.suppress(libvirt.libvirtError):
+            conn.registerCloseCallback(lambda *_: self._from_thread(self.lost.set), None)
+        return conn
+
+    def _disconnect(self) -> None:
+        if self._main is not None:
+            for callback in self._callbacks:
+                with contextlib.suppress(libvirt.libvirtError):
+                    self._main.domainEventDeregisterAny(callback)
+        for conn in (self._main, *(agent for agent, _ in self._agents)):
+            with contextlib.suppress(libvirt.libvirtError):
+                if conn is not None:
+                    conn.unregisterCloseCallback()
+            with contextlib.suppress(libvirt.libvirtError):
+                if conn is not None:
+                    conn.close()
+        self._main, self._agents, self._callbacks = None, [], []
+
+    # --- in libvirt's event thread -----------------------------------------------------------------------------
+
+    def _handlers(self) -> dict[int, Callable[..., None]]:
+        def hint(what: Hint) -> Callable[..., None]:
+            return lambda _conn, dom, *_: self._from_thread(self._on_hint, dom.UUIDString(), what)
+
+        def lifecycle(_conn: Any, dom: libvirt.virDomain, event: int, detail: int, _opaque: Any) -> None:
+            moved = event == libvirt.VIR_DOMAIN_EVENT_STOPPED and detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED
+            resumed = event == libvirt.VIR_DOMAIN_EVENT_RESUMED
+            what = Hint.MIGRATED if moved else Hint.EVERYTHING if resumed else Hint.STATE
+            self._from_thread(self._on_hint, dom.UUIDString(), what)
+
+        return {
+            libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE: lifecycle,
+            libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE: hint(Hint.AGENT),
+            libvirt.VIR_DOMAIN_EVENT_ID_REBOOT: hint(Hint.EVERYTHING),
+            libvirt.VIR_DOMAIN_EVENT_ID_PMWAKEUP: hint(Hint.EVERYTHING),
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: hint(Hint.DEVICES),
+            libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: hint(Hint.DEVICES),
+            libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE: hint(Hint.STATE),
+        }
+
+    def _from_thread(self, call: Callable[..., object], *arguments: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # a late callback, after the event loop has closed
+            self._loop.call_soon_threadsafe(call, *arguments)

@@ -1,0 +1,138 @@
+"""
+Structs to bytes and back, digests, and the CloudEvents headers around them.
+
+JSON keys are sorted at every level and absent values are absent, so equal facts are equal bytes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any, TypeVar, cast
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from guestwire.errors import ContractError
+from guestwire.snapshot import BODIES, AgentState, Body, GuestRef, Kind, Part, Reading
+
+B = TypeVar("B", bound=Body)
+
+_encoder = msgspec.json.Encoder(order="sorted")
+_decoders: dict[type[Body], msgspec.json.Decoder[Any]] = {kind: msgspec.json.Decoder(kind) for kind in BODIES.values()}
+
+
+def encode(body: Body) -> bytes:
+    """The JSON of a body as it travels: compact, keys sorted."""
+    return _encoder.encode(body)
+
+
+def decode(data: bytes | memoryview, kind: type[B]) -> B:
+    """The struct behind a message body. ContractError, naming the path, when it does not fit."""
+    try:
+        return cast("B", _decoders[kind].decode(data))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ContractError(f"{kind.__name__}: {error}") from error
+
+
+def digest(body: Body, encoded: bytes | None = None) -> str:
+    """
+    Names what counts as a change. In `agent` the times of readings do not: they move with every look at the guest,
+    and travel with the next change or heartbeat.
+    """
+    if isinstance(body, AgentState):
+        timeless = {kind: Reading(None, reading.error, reading.truncated) for kind, reading in body.readings.items()}
+        encoded = encode(msgspec.structs.replace(body, readings=timeless))
+    return blake2b(encoded if encoded is not None else encode(body), digest_size=16).hexdigest()
+
+
+def part(kind: str, body: Body, observed_at: datetime) -> Part:
+    """Encode a body once, for the bus and for every reader behind it."""
+    encoded = encode(body)
+    return Part(kind, encoded, digest(body, encoded), observed_at)
+
+
+def digest_of_message(kind: str, data: bytes) -> str:
+    """The digest of a published body; of an unknown kind, that of its bytes."""
+    struct = BODIES.get(kind)
+    if struct is not AgentState:
+        return blake2b(data, digest_size=16).hexdigest()
+    return digest(decode(data, AgentState))
+
+
+def now() -> datetime:
+    """This moment, in UTC."""
+    return datetime.now(UTC)
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC with `Z`, microseconds kept."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def new_trace_id() -> str:
+    """A W3C trace id."""
+    return secrets.token_hex(16)
+
+
+# --- CloudEvents 1.0, binary mode over NATS: one header per attribute, the body untouched ------------------------
+
+HEADER_SAFE = "".join(map(chr, range(0x21, 0x7F))).replace('"', "").replace("%", "")
+"""What the NATS binding leaves as it is: U+0021 to U+007E but for the double quote and the percent sign."""
+
+
+def event_headers(
+    *, ref: GuestRef, uid: str, cluster: str, host: str, part: Part, message_id: str, trace_id: str
+) -> dict[str, str]:
+    """CloudEvents attributes of a message, its de-duplication id and its W3C trace context."""
+    attributes = {
+        "specversion": "1.0",
+        "id": message_id,
+        "source": f"/guestwire/{quote(cluster, safe='')}/{quote(host, safe='')}",
+        "type": f"io.guestwire.guest.{part.kind}.v1",
+        "subject": f"{ref.namespace}/{ref.name}",
+        "time": timestamp(part.observed_at),
+        "datacontenttype": "application/json",
+        "dataschema": f"urn:guestwire:v1:{part.kind}",
+        "guestuid": uid,
+    }
+    headers = {f"ce-{name}": quote(value, safe=HEADER_SAFE) for name, value in attributes.items()}
+    headers["Nats-Msg-Id"] = message_id
+    headers["traceparent"] = f"00-{trace_id}-{secrets.token_hex(8)}-01"
+    return headers
+
+
+class Event(msgspec.Struct, frozen=True):
+    """What the headers of a message say; header names in any case."""
+
+    id: str
+    source: str
+    uid: str
+    time: datetime
+    trace_id: str
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str] | None) -> Event:
+        """ContractError when an attribute is missing or no time can be read."""
+        given = {name.lower(): unquote(value) for name, value in (headers or {}).items()}
+        try:
+            time = datetime.fromisoformat(given["ce-time"])
+            if time.tzinfo is None:
+                raise ValueError("ce-time without a zone")  # noqa: TRY301
+            parts = given.get("traceparent", "").split("-")
+            trace_id = parts[1] if len(parts) == 4 else ""
+            return cls(given["ce-id"], given["ce-source"], given["ce-guestuid"], time, trace_id)
+        except (KeyError, ValueError) as error:
+            raise ContractError(f"CloudEvents header missing or unreadable: {error}") from error
+
+    @property
+    def host(self) -> str:
+        """The host whose collector sent it."""
+        return unquote(self.source.rpartition("/")[2])
+
+
+def kinds() -> tuple[str, ...]:
+    """Every kind this version knows."""
+    return tuple(kind.value for kind in Kind)

@@ -1,0 +1,270 @@
+"""
+The connection to NATS and the one stream.
+
+The stream's last message per subject is the cache of record, its sequence the revision. A process starts while NATS is
+away and keeps trying; nats-py reconnects by itself afterwards. nats-py's exceptions are translated here and by whoever
+publishes or consumes, nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+from nats.js.client import JetStreamContext
+
+from guestwire import subjects
+from guestwire.codec import Event
+from guestwire.errors import ConfigError, ContractError, NotConnected, TransientError
+from guestwire.lifecycle import backoff, sleep_unless
+from guestwire.logs import logger
+from guestwire.settings import Nats
+from guestwire.snapshot import GuestRef
+from guestwire.subjects import Address
+
+log = logger("nats")
+
+DUPLICATE_WINDOW = 120.0
+"""Seconds in which the server drops a message id it has seen (NATS's default)."""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A message of the stream: where it belongs, its revision, what its headers say, and its bytes."""
+
+    address: Address
+    revision: int
+    event: Event
+    body: bytes
+    headers: dict[str, str]
+
+    @classmethod
+    def of(cls, msg: Msg) -> Message:
+        """From a delivered message. Raises ContractError."""
+        event = Event.of(msg.headers)
+        return cls(Address.parse(msg.subject), msg.metadata.sequence.stream, event, msg.data, msg.headers or {})
+
+
+@contextlib.contextmanager
+def translated(what: str) -> Iterator[None]:
+    """nats-py's exceptions, by consequence."""
+    try:
+        yield
+    except nats.errors.NoRespondersError as error:
+        raise NotConnected(f"{what}: JetStream is not available") from error
+    except (nats.errors.Error, TimeoutError, OSError) as error:
+        raise NotConnected(f"{what}: {error or type(error).__name__}") from error
+
+
+class Bus:
+    """One connection; use it as an async context manager, or `open` it with a `stop` to give up on."""
+
+    def __init__(self, settings: Nats, name: str) -> None:
+        self.settings = settings
+        self._name = name
+        self._client = Client()
+        self._on_reconnect: list[Callable[[], None]] = []
+
+    async def __aenter__(self) -> Self:
+        await self.open(asyncio.Event())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection is up at this moment."""
+        return bool(self._client.is_connected)
+
+    @property
+    def client(self) -> Client:
+        """nats-py's connection."""
+        return self._client
+
+    @property
+    def js(self) -> JetStreamContext:
+        """nats-py's JetStream context."""
+        return self._client.jetstream(timeout=self.settings.timeout)
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Call back whenever the connection is up again."""
+        self._on_reconnect.append(callback)
+
+    async def open(self, stop: asyncio.Event) -> bool:
+        """Connect, trying until it works or `stop` is set (False). Raises ConfigError for what no retry mends."""
+        options = self._options()
+        said = ""
+        for pause in backoff(longest=10):
+            try:
+                await self._client.connect(**options)
+            except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
+                problem = str(error) or type(error).__name__
+                if problem != said:
+                    log.warning("cannot connect to NATS, trying on", servers=self.settings.servers, error=problem)
+                    said = problem
+                await self._client.close()
+                self._client = Client()
+                if await sleep_unless(stop, pause):
+                    return False
+            else:
+                url = self._client.connected_url
+                log.info("connected to NATS", server=url.netloc if url else "")
+                return True
+        return False
+
+    async def close(self) -> None:
+        """Send what is buffered, then disconnect."""
+        if self._client.is_closed:
+            return
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            await self._client.flush(timeout=2) if self.connected else None
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            await self._client.close()
+
+    async def ensure_stream(self) -> None:
+        """
+        Create the stream unless it is there. One that is there stays as its operator made it; ConfigError when it does
+        not take our subjects.
+        """
+        settings = self.settings
+        with translated(f"stream {settings.stream}"):
+            try:
+                info = await self.js.stream_info(settings.stream)
+            except nats.js.errors.NotFoundError:
+                await self.js.add_stream(stream_config(settings))
+                log.info("stream created", stream=settings.stream, replicas=settings.replicas)
+                return
+        if not any(_covers(subject) for subject in info.config.subjects or ()):
+            raise ConfigError(
+                f"nats.stream: stream {settings.stream} exists but does not take {subjects.STREAM_SUBJECT}; "
+                "name another stream or add the subject"
+            )
+
+    async def ensure_stream_patiently(self, stop: asyncio.Event, *, create: bool = True) -> bool:
+        """`ensure_stream`, or wait for someone else's, until it works or `stop` is set (False)."""
+        for pause in backoff(longest=5):
+            try:
+                if create:
+                    await self.ensure_stream()
+                else:
+                    with translated(f"stream {self.settings.stream}"):
+                        await self.js.stream_info(self.settings.stream)
+            except TransientError as error:
+                log.warning("stream is not there yet", stream=self.settings.stream, error=str(error))
+                if await sleep_unless(stop, pause):
+                    return False
+            else:
+                return True
+        return False
+
+    async def last(self, cluster: str, ref: GuestRef) -> dict[str, Message]:
+        """The last message of each kind about a guest, straight from the stream. Raises NotConnected."""
+        request = msgspec.json.encode({"multi_last": [subjects.of_guest(cluster, ref)]})
+        found: dict[str, Message] = {}
+        with translated(f"last messages of {ref}"):
+            inbox = self._client.new_inbox()
+            subscription = await self._client.subscribe(inbox)
+            try:
+                await self._client.publish(f"$JS.API.DIRECT.GET.{self.settings.stream}", request, reply=inbox)
+                while True:
+                    msg = await subscription.next_msg(timeout=self.settings.timeout)
+                    headers = msg.headers or {}
+                    status = headers.get("Status")
+                    if status in {"204", "404"}:  # end of the batch; nothing at all
+                        return found
+                    if status:
+                        raise NotConnected(f"last messages of {ref}: {status} {headers.get('Description', '')}")
+                    with contextlib.suppress(ContractError):
+                        address = Address.parse(headers["Nats-Subject"])
+                        found[address.kind] = Message(
+                            address, int(headers["Nats-Sequence"]), Event.of(headers), msg.data, headers
+                        )
+            finally:
+                await subscription.unsubscribe()
+
+    def _options(self) -> dict[str, Any]:
+        settings = self.settings
+        options: dict[str, Any] = {
+            "servers": list(settings.servers),
+            "name": f"guestwire {self._name}",
+            "connect_timeout": settings.timeout,
+            "max_reconnect_attempts": -1,
+            "reconnect_time_wait": 1,
+            "ping_interval": 20,
+            "allow_reconnect": True,
+            "error_cb": self._error,
+            "disconnected_cb": self._disconnected,
+            "reconnected_cb": self._reconnected,
+        }
+        for path, setting in ((settings.credentials, "credentials"), (settings.nkey, "nkey"), (settings.ca, "ca")):
+            if path and not Path(path).is_file():
+                raise ConfigError(f"nats.{setting}: no file {path}")
+        if settings.credentials:
+            options["user_credentials"] = settings.credentials
+        if settings.nkey:
+            options["nkeys_seed"] = settings.nkey
+        if settings.ca:
+            try:
+                options["tls"] = ssl.create_default_context(cafile=settings.ca)
+            except ssl.SSLError as error:
+                raise ConfigError(f"nats.ca: {settings.ca} holds no certificates: {error.reason}") from None
+        for server in settings.servers:
+            if not server.startswith(("nats://", "tls://", "ws://", "wss://")):
+                raise ConfigError(f"nats.servers: {server!r} is no address of a NATS server; write nats://HOST:4222")
+        return options
+
+    async def _error(self, error: Exception) -> None:
+        if self.connected:
+            log.warning("NATS reports an error", error=str(error) or type(error).__name__)
+
+    async def _disconnected(self) -> None:
+        if not self._client.is_closed:
+            log.warning("disconnected from NATS, reconnecting")
+
+    async def _reconnected(self) -> None:
+        log.info("connected to NATS again")
+        for callback in self._on_reconnect:
+            callback()
+
+
+def stream_config(settings: Nats) -> StreamConfig:
+    """The stream as this project makes it: history per subject, last message served directly, batches allowed."""
+    return StreamConfig(
+        name=settings.stream,
+        description="What QEMU guest agents know; the last message per subject is the present value",
+        subjects=[subjects.STREAM_SUBJECT],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        num_replicas=settings.replicas,
+        max_msgs_per_subject=settings.history,
+        duplicate_window=DUPLICATE_WINDOW,
+        allow_direct=True,
+        allow_rollup_hdrs=True,
+        allow_msg_ttl=True,
+        allow_atomic=True,
+    )
+
+
+def _covers(subject: str) -> bool:
+    """Whether a stream's subject takes all of ours."""
+    theirs, ours = subject.split("."), subjects.STREAM_SUBJECT.split(".")
+    for position, word in enumerate(theirs):
+        if word == ">":
+            return position < len(ours)
+        if position >= len(ours) or word not in {"*", ours[position]}:
+            return False
+    return len(theirs) == len(ours)

@@ -1,0 +1,161 @@
+"""What is known about a guest: kept through failures, restarts and freezes, and said in KubeVirt's words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from collectors.agent_commands import AgentCommand, AgentInfo, Reply
+from collectors.domain import Domain
+from collectors.guest import Guest, gone
+from guestwire import codec
+from guestwire.snapshot import (
+    AgentState,
+    Command,
+    Filesystem,
+    GuestInterface,
+    GuestRef,
+    GuestSnapshot,
+    IPAddress,
+    OperatingSystem,
+    Phase,
+    User,
+)
+
+NOW = datetime(2026, 2, 3, tzinfo=UTC)
+DOMAIN = Domain(
+    GuestRef("ns", "vm"), "ns_vm", "uuid", "uid", Phase.RUNNING, channel=True, connected=True, interfaces=()
+)
+ANSWERS: dict[AgentCommand, Any] = {
+    AgentCommand.INFO: AgentInfo("7.2", tuple(Command(name, True) for name in AgentCommand)),
+    AgentCommand.FREEZE_STATUS: "thawed",
+    AgentCommand.OSINFO: OperatingSystem(id="x", name="X"),
+    AgentCommand.HOSTNAME: "h",
+    AgentCommand.TIMEZONE: "UTC, 0",
+    AgentCommand.INTERFACES: (GuestInterface("eth0", "m", (IPAddress("1.2.3.4", 24),)),),
+    AgentCommand.USERS: tuple(User(f"u{number}") for number in range(12)),
+    AgentCommand.FILESYSTEMS: tuple(Filesystem(f"v{n}", f"/{n}", "ext4", 1, 2) for n in range(12)),
+}
+
+
+def known(domain: Domain = DOMAIN) -> Guest:
+    """A guest that answered everything."""
+    guest = Guest(domain, "host", NOW)
+    for command, answer in ANSWERS.items():
+        guest.read(command, Reply(answer), NOW)
+    return guest
+
+
+def bodies(snapshot: GuestSnapshot) -> dict[str, Any]:
+    """Decoded bodies by kind."""
+    return {part.kind: msgspec.json.decode(part.body) for part in snapshot.parts}
+
+
+def digests(guest: Guest) -> dict[str, str]:
+    """What would be published."""
+    return {part.kind: part.digest for part in guest.snapshot("t").parts}
+
+
+def test_caps() -> None:
+    """Ten users and filesystems inside guestosinfo, all of them in the lists."""
+    said = bodies(known().snapshot("t"))
+
+    assert (10, 10) == (len(said["guestosinfo"]["userList"]), len(said["guestosinfo"]["fsInfo"]["disks"]))
+    assert (12, 12) == (len(said["userlist"]["items"]), len(said["filesystemlist"]["items"]))
+
+
+def test_nothing_read() -> None:
+    """What was never read is not said; the domain's side is."""
+    assert {"agent", "interfaces"} == set(bodies(Guest(DOMAIN, "host", NOW).snapshot("t")))
+    assert {"domain": []} == bodies(Guest(DOMAIN, "host", NOW).snapshot("t"))["interfaces"]
+
+
+def test_failure_keeps_the_fact() -> None:
+    """A refused command leaves its fact, and tells the reason."""
+    guest = known()
+    before = bodies(guest.snapshot("t"))
+    guest.failed(AgentCommand.USERS, "refused")
+    after = bodies(guest.snapshot("t"))
+
+    assert before["userlist"] == after["userlist"]
+    assert "refused" == after["agent"]["readings"]["guest-get-users"]["error"]
+    assert (
+        before["agent"]["readings"]["guest-get-users"]["observedAt"]
+        == (after["agent"]["readings"]["guest-get-users"]["observedAt"])
+    )
+
+
+def test_unsupported_list_is_empty() -> None:
+    """A list that the agent cannot tell is KubeVirt's empty one, with the reason in the agent record."""
+    guest = Guest(DOMAIN, "host", NOW)
+    guest.failed(AgentCommand.USERS, "not supported")
+
+    assert {"items": [], "metadata": {}} == bodies(guest.snapshot("t"))["userlist"]
+
+
+def test_reconnect() -> None:
+    """Coming back is a new `since`, and facts stay meanwhile."""
+    guest = known()
+    off, on = msgspec.structs.replace(DOMAIN, connected=False), DOMAIN
+
+    assert not guest.update(off, NOW + timedelta(seconds=1))
+    assert "userlist" in bodies(guest.snapshot("t"))
+    assert not guest.askable
+    assert guest.update(on, NOW + timedelta(seconds=2))
+    assert NOW + timedelta(seconds=2) == guest.since
+
+
+def test_paused_is_not_asked() -> None:
+    """A paused guest stays connected and is left alone."""
+    guest = known()
+    guest.update(msgspec.structs.replace(DOMAIN, phase=Phase.PAUSED), NOW)
+
+    assert (True, False) == (guest.connected, guest.askable)
+
+
+def test_supported() -> None:
+    """Before guest-info anything may be asked; afterwards only what it lists as enabled."""
+    guest = Guest(DOMAIN, "host", NOW)
+    assert guest.supports(AgentCommand.USERS)
+
+    guest.read(AgentCommand.INFO, Reply(AgentInfo("1", (Command("guest-get-users"),))), NOW)
+    assert not guest.supports(AgentCommand.USERS)
+
+
+def test_recall_changes_nothing() -> None:
+    """A restarted collector that recalls what it said would say the same, also before and after reading again."""
+    before = known()
+    guest = Guest(DOMAIN, "host", NOW + timedelta(hours=1))
+    guest.recall({part.kind: part.body for part in before.snapshot("t").parts})
+
+    assert digests(before) == digests(guest)
+    for command, answer in ANSWERS.items():
+        guest.read(command, Reply(answer), NOW + timedelta(hours=1))
+    assert digests(before) == digests(guest)
+
+
+def test_recall_of_another_guest() -> None:
+    """Facts of an earlier guest of the same name are not taken over."""
+    guest = Guest(msgspec.structs.replace(DOMAIN, uid="other"), "host", NOW)
+    guest.recall({part.kind: part.body for part in known().snapshot("t").parts})
+
+    assert {"agent", "interfaces"} == set(bodies(guest.snapshot("t")))
+
+
+def test_recall_of_nonsense() -> None:
+    """What does not decode is left alone."""
+    guest = Guest(DOMAIN, "host", NOW)
+    guest.recall({"agent": b"{", "userlist": b"{"})
+    guest.recall({"agent": codec.encode(known().state()), "userlist": b"{"})
+
+    assert guest.responsive
+
+
+def test_gone() -> None:
+    """The last word is one agent record that says so."""
+    [part] = gone(known().state(), "t", NOW).parts
+    state = codec.decode(part.body, AgentState)
+
+    assert (Phase.GONE, False, "uid") == (state.phase, state.connected, state.uid)

@@ -1,0 +1,105 @@
+"""When an agent is asked what, on a clock of the test's own."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from collectors.agent_commands import AgentCommand
+from collectors.schedule import Schedule, periods
+from guestwire.settings import Collect
+
+HOUR = 3600.0
+
+
+def simulate(schedule: Schedule, until: float, since: float = 0.0) -> dict[AgentCommand, list[float]]:
+    """Follow the schedule; the times of each command."""
+    asked: dict[AgentCommand, list[float]] = {command: [] for command in AgentCommand}
+    now = since
+    while now < until:
+        for command in schedule.due(now, frozen=False):
+            schedule.asked(command, now)
+            asked[command].append(now)
+        now += max(schedule.next(now), 0.001)
+    return asked
+
+
+def fresh() -> Schedule:
+    """Of a guest that has just connected."""
+    schedule = Schedule(periods(Collect()))
+    schedule.restart(0.0)
+    return schedule
+
+
+def test_everything_at_once() -> None:
+    """A connected agent is asked everything, guest-info first."""
+    assert list(AgentCommand) == fresh().due(0.0, frozen=False)
+
+
+def test_burst_then_longest_age() -> None:
+    """The first intervals are short; none is ever longer than the setting."""
+    times = simulate(fresh(), HOUR)
+    limits = {command: limit for command, limit in periods(Collect()).items() if limit < HOUR}
+    for command, limit in limits.items():
+        gaps = [later - earlier for earlier, later in zip(times[command], times[command][1:], strict=False)]
+        assert gaps[0] < 3
+        assert max(gaps) <= limit + 0.01
+
+
+def test_cost_in_steady_state() -> None:
+    """600 commands per guest and hour, and none about what libvirt tells."""
+    schedule = fresh()
+    simulate(schedule, HOUR)
+    count = Counter({command: len(times) for command, times in simulate(schedule, 2 * HOUR, HOUR).items()})
+
+    assert 595 <= count.total() <= 605
+    assert (0, 0) == (count[AgentCommand.INFO], count[AgentCommand.FREEZE_STATUS])
+
+
+def test_frozen() -> None:
+    """A frozen agent is asked nothing but whether it still is."""
+    assert [AgentCommand.FREEZE_STATUS] == fresh().due(0.0, frozen=True)
+
+
+def test_silence_grows() -> None:
+    """An agent that does not answer is left alone, longer each time, until it answers."""
+    schedule = fresh()
+    now, pauses = 0.0, []
+    for _ in range(8):
+        pauses.append(schedule.silent(now))
+        assert [] == schedule.due(now + pauses[-1] - 1, frozen=False)
+        now += pauses[-1]
+    schedule.asked(AgentCommand.INFO, now)
+
+    assert [10, 20, 40, 80, 160, 300, 300, 300] == pauses
+    assert 10 == schedule.silent(now)
+
+
+@pytest.mark.parametrize("hint", ["restart", "hasten"])
+def test_hints(hint: str) -> None:
+    """An event makes things due at once, and soon again."""
+    schedule = fresh()
+    simulate(schedule, HOUR)
+    if hint == "restart":
+        schedule.restart(HOUR)
+    else:
+        schedule.hasten([AgentCommand.FILESYSTEMS], HOUR)
+    times = simulate(schedule, HOUR + 20, HOUR)[AgentCommand.FILESYSTEMS]
+
+    assert HOUR == times[0]
+    assert 4 <= len(times)
+
+
+def test_doubt() -> None:
+    """An agent that seems lost is tried again for some seconds before anybody says so."""
+    schedule = fresh()
+    now, tries = 0.0, 0
+    while schedule.doubt(now):
+        now += schedule.next(now)
+        tries += 1
+
+    assert 5 <= now < 6
+    assert tries >= 5
+    schedule.asked(AgentCommand.INFO, now)
+    assert schedule.doubt(now)
