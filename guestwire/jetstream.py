@@ -34,7 +34,7 @@ from guestwire.settings import Nats
 from guestwire.snapshot import GuestRef
 from guestwire.subjects import Address
 
-log = logger("nats")
+log = logger("bus")
 
 DUPLICATE_WINDOW = 120.0
 """Seconds in which the server drops a message id it has seen (NATS's default)."""
@@ -74,6 +74,7 @@ class Bus:
         self.settings = settings
         self._name = name
         self._client = Client()
+        self._opened = False
         self._on_reconnect: list[Callable[[], None]] = []
 
     async def __aenter__(self) -> Self:
@@ -121,6 +122,8 @@ class Bus:
                 if await sleep_unless(stop, pause):
                     return False
             else:
+                self._opened = True
+                self._client.options["max_reconnect_attempts"] = -1
                 url = self._client.connected_url
                 log.info("connected to NATS", server=url.netloc if url else "")
                 return True
@@ -128,7 +131,7 @@ class Bus:
 
     async def close(self) -> None:
         """Send what is buffered, then disconnect."""
-        if self._client.is_closed:
+        if self._client.is_closed or not self._opened:
             return
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
             await self._client.flush(timeout=2) if self.connected else None
@@ -202,7 +205,7 @@ class Bus:
             "servers": list(settings.servers),
             "name": f"guestwire {self._name}",
             "connect_timeout": settings.timeout,
-            "max_reconnect_attempts": -1,
+            "max_reconnect_attempts": 1,  # or the first connect would try for ever without a word
             "reconnect_time_wait": 1,
             "ping_interval": 20,
             "allow_reconnect": True,

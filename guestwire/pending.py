@@ -36,6 +36,7 @@ class Pending(Generic[K]):
         self._timer: asyncio.TimerHandle | None = None
         self._takers: deque[asyncio.Future[None]] = deque()
         self._closed = False
+        self._draining = False
 
     def __len__(self) -> int:
         """Keys that are ready, held or delayed."""
@@ -44,9 +45,9 @@ class Pending(Generic[K]):
     def add(self, key: K, *, delay: float = 0) -> None:
         """
         Mark a key. With a delay (seconds) it becomes ready later, or sooner if it is already due sooner; without
-        one at once. After `close` nothing new is taken, but for keys that a worker holds.
+        one at once. After `close` nothing new is taken; while draining, keys that a worker holds may come back.
         """
-        if self._closed and key not in self._held:
+        if self._closed and not (self._draining and key in self._held):
             return
         if delay > 0 and not self._closed:
             self._add_later(key, delay)
@@ -69,7 +70,7 @@ class Pending(Generic[K]):
 
     def close(self, *, drain: bool = True) -> None:
         """End the input. Draining, delayed keys become ready now; else only held keys are finished."""
-        self._closed = True
+        self._closed, self._draining = True, drain
         if self._timer:
             self._timer.cancel()
         if drain:

@@ -46,7 +46,7 @@ class Last(msgspec.Struct):
 
 
 class Fenced(Exception):  # noqa: N818 - an outcome, handled in this module
-    """Someone else published to the subject meanwhile."""
+    """Someone else published this kind meanwhile."""
 
 
 class JetStreamPublisher:
@@ -109,10 +109,9 @@ class JetStreamPublisher:
             metrics.RETRIES.inc()
             self._latest.setdefault(ref, snapshot)
             return RETRY
-        except Fenced:
+        except Fenced as fenced:
             metrics.FENCED.inc()
-            self._step_back(ref)
-            return None
+            return await self._step_back(snapshot, str(fenced))
         self._away = False
         if _is_gone(snapshot):
             self._last.pop(ref, None)
@@ -150,6 +149,8 @@ class JetStreamPublisher:
 
     async def _acknowledged(self, subject: str, body: bytes, headers: dict[str, Any]) -> int | None:
         """The message's revision; None when the server takes no message of this size."""
+        if not self._bus.connected:  # nats-py would keep what it cannot send, and send it late
+            raise NotConnected("not connected")
         try:
             with translated(f"publish {subject}"):
                 try:
@@ -162,7 +163,7 @@ class JetStreamPublisher:
                     )
                 except nats.js.errors.APIError as error:
                     if error.err_code == WRONG_LAST_SEQUENCE:
-                        raise Fenced from error
+                        raise Fenced(subject.rpartition(".")[2]) from error
                     raise
         except NotConnected as error:
             if not isinstance(error.__cause__, nats.errors.MaxPayloadError):
@@ -172,14 +173,23 @@ class JetStreamPublisher:
             return None
         return int(ack.seq)
 
-    def _step_back(self, ref: GuestRef) -> None:
+    async def _step_back(self, snapshot: GuestSnapshot, kind: str) -> float | None:
         """
-        Another message came in between: ours, if its acknowledgement was lost, or that of a host which runs the guest
-        now. What the stream says is loaded anew, and whether the guest is still here decides what happens next.
+        Another message came in between. If it was our own (sent before a lost connection, acknowledged after it), go
+        on from there. Else another host runs the guest now, or seems to: drop the snapshot, and look again.
         """
-        log.info("another publisher was faster", guest=str(ref))
+        ref = snapshot.ref
         self._last.pop(ref, None)
+        try:
+            messages = await self._load(ref)
+        except NotConnected:
+            messages = {}
+        if not messages or (kind in messages and messages[kind].event.host == snapshot.host):
+            self._latest.setdefault(ref, snapshot)
+            return 0 if messages else RETRY
+        log.info("another publisher was faster", guest=str(ref), kind=kind)
         self.on_fenced(ref)
+        return None
 
     async def _load(self, ref: GuestRef) -> dict[str, Message]:
         messages = await self._bus.last(self._cluster, ref)
@@ -196,4 +206,4 @@ class JetStreamPublisher:
 def _is_gone(snapshot: GuestSnapshot) -> bool:
     """A guest's last word is its agent record alone."""
     [first, *rest] = snapshot.parts
-    return not rest and codec.decode(first.body, AgentState).phase is Phase.GONE
+    return not rest and first.kind == Kind.AGENT and codec.decode(first.body, AgentState).phase is Phase.GONE

@@ -29,7 +29,7 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
 
     bus = Bus(settings.nats, "write-status")
     writer = StatusWriter(bus, settings.cluster, settings.status)
-    vmis = Vmis(settings.status, writer.mark)
+    vmis = Vmis(settings.status, writer.mark, writer.retry_now)
 
     def conditions() -> dict[str, bool]:
         return {"NATS connected": bus.connected, "VMIs watched": vmis.ready, "consumer there": writer.consuming}

@@ -100,6 +100,23 @@ async def test_retry_while_draining() -> None:
     assert 3 == tries
 
 
+async def test_no_retry_without_draining() -> None:
+    """Closed without draining, a key that a worker holds is finished and does not come back."""
+    pending: Pending[str] = Pending()
+    pending.add("a")
+    tries = 0
+
+    async def handle(_: str) -> float:
+        nonlocal tries
+        tries += 1
+        pending.close(drain=False)
+        pending.add("a")
+        return 0.01
+
+    await asyncio.wait_for(pending.work(2, handle), 1)
+    assert 1 == tries
+
+
 async def test_error_ends_the_work() -> None:
     """An exception of a handler reaches the caller."""
     pending: Pending[str] = Pending()

