@@ -170,7 +170,7 @@ class HostCollector:
         self._offer(guest.snapshot(trace_id))
         if not guest.askable:
             return None
-        if await self._ask(guest, schedule):
+        if await self._ask(guest, schedule, trace_id):
             self._offer(guest.snapshot(trace_id))
         return schedule.next(time.monotonic())
 
@@ -201,8 +201,8 @@ class HostCollector:
             log.info("agent connected" if guest.connected else "agent disconnected", guest=str(domain.ref))
             self._count()
 
-    async def _ask(self, guest: Guest, schedule: Schedule) -> bool:
-        """Ask what is due, one command after another; whether anything was asked."""
+    async def _ask(self, guest: Guest, schedule: Schedule, trace_id: str) -> bool:
+        """Ask what is due, one command after another; whether anything was asked. News goes out at once."""
         asked = False
         for command in schedule.due(time.monotonic(), frozen=guest.frozen is True):
             if not guest.supports(command):
@@ -210,11 +210,11 @@ class HostCollector:
                 schedule.asked(command, time.monotonic())
                 continue
             asked = True
-            if not await self._ask_one(guest, schedule, command):
+            if not await self._ask_one(guest, schedule, command, trace_id):
                 break
         return asked
 
-    async def _ask_one(self, guest: Guest, schedule: Schedule, command: AgentCommand) -> bool:
+    async def _ask_one(self, guest: Guest, schedule: Schedule, command: AgentCommand, trace_id: str) -> bool:
         """False ends this round: the agent cannot be asked anything more for now."""
         began, result = time.monotonic(), "ok"
         metrics.IN_FLIGHT.labels(self.uri).inc()
@@ -236,7 +236,7 @@ class HostCollector:
                 guest.frozen = None
             elif "frozen" in str(error):
                 guest.frozen = True
-                return await self._ask_one(guest, schedule, AgentCommand.FREEZE_STATUS)
+                return await self._ask_one(guest, schedule, AgentCommand.FREEZE_STATUS, trace_id)
             return True
         except ContractError as error:
             result = "unreadable"
@@ -248,7 +248,8 @@ class HostCollector:
             metrics.IN_FLIGHT.labels(self.uri).dec()
             metrics.COMMAND_SECONDS.labels(command, result).observe(time.monotonic() - began)
         was_frozen = guest.frozen
-        guest.read(command, reply, codec.now())
+        if guest.read(command, reply, codec.now()):
+            self._offer(guest.snapshot(trace_id))
         schedule.asked(command, time.monotonic())
         if reply.truncated:
             metrics.TRUNCATED.labels(command).inc(reply.truncated)

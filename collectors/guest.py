@@ -88,13 +88,15 @@ class Guest:
             self.responsive, self.reason = None, ""
         return domain.connected and not was
 
-    def read(self, command: AgentCommand, reply: Reply, now: datetime) -> None:
-        """A command was answered."""
+    def read(self, command: AgentCommand, reply: Reply, now: datetime) -> bool:
+        """A command was answered; True when it differs from what was known before."""
+        news = command in self._facts and self._facts[command] != reply.value
         self.responsive, self.reason = True, ""
         self.readings[command] = Reading(observed_at=now, truncated=reply.truncated)
         self._facts[command] = reply.value
         if command is AgentCommand.FREEZE_STATUS:
             self.frozen = reply.value == "frozen"
+        return news
 
     def failed(self, command: AgentCommand, error: str) -> None:
         """A command was refused, or its reply made no sense; the fact stays as it was."""

@@ -75,7 +75,9 @@ class Pending(Generic[K]):
             self._timer.cancel()
         if drain:
             for key in sorted(self._due, key=self._due.__getitem__):
-                if key not in self._waiting and key not in self._held:
+                if key in self._held:
+                    self._again.add(key)
+                elif key not in self._waiting:
                     self._waiting.add(key)
                     self._ready.append(key)
         else:

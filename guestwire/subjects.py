@@ -8,6 +8,7 @@ with dots, spaces or anything else survive NATS's token rules (ADR-6) and can be
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
@@ -30,6 +31,7 @@ def encode_token(text: str) -> str:
     return quote(text, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E").replace("%", "=")
 
 
+@lru_cache(maxsize=65536)
 def decode_token(token: str) -> str:
     """The text behind a token. ContractError when no text encodes to it."""
     if token == "=":  # noqa: S105

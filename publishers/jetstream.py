@@ -41,6 +41,7 @@ class Last(msgspec.Struct):
 
     revision: int = 0
     digest: str = ""
+    uid: str = ""
     sent: float = 0.0
     """Seconds since the epoch."""
 
@@ -100,7 +101,7 @@ class JetStreamPublisher:
             if ref not in self._last:
                 await self._load(ref)
             for part in snapshot.parts:
-                if self._differs(self._last[ref].setdefault(part.kind, Last()), part):
+                if self._differs(self._last[ref].setdefault(part.kind, Last()), part, snapshot.uid):
                     await self._send(snapshot, part)
         except NotConnected as error:
             if not self._away:
@@ -113,13 +114,13 @@ class JetStreamPublisher:
             metrics.FENCED.inc()
             return await self._step_back(snapshot, str(fenced))
         self._away = False
-        if _is_gone(snapshot):
+        if _is_gone(snapshot.parts[0].body):
             self._last.pop(ref, None)
         metrics.PENDING.set(len(self._pending))
         return None
 
-    def _differs(self, last: Last, part: Part) -> bool:
-        if part.digest != last.digest:
+    def _differs(self, last: Last, part: Part, uid: str) -> bool:
+        if (part.digest, uid) != (last.digest, last.uid):
             return True
         return part.kind == Kind.AGENT and part.observed_at.timestamp() - last.sent >= self._settings.heartbeat
 
@@ -145,7 +146,7 @@ class JetStreamPublisher:
         else:
             metrics.PUBLISHED.labels(part.kind).inc()
             log.debug("published", subject=subject, revision=revision)
-        self._last[ref][part.kind] = Last(revision, part.digest, part.observed_at.timestamp())
+        self._last[ref][part.kind] = Last(revision, part.digest, snapshot.uid, part.observed_at.timestamp())
 
     async def _acknowledged(self, subject: str, body: bytes, headers: dict[str, Any]) -> int | None:
         """The message's revision; None when the server takes no message of this size."""
@@ -199,11 +200,16 @@ class JetStreamPublisher:
                 digest = codec.digest_of_message(kind, message.body)
             except ContractError:
                 digest = ""  # written by something else: whatever we have to say replaces it
-            known[kind] = Last(message.revision, digest, message.event.time.timestamp())
+            known[kind] = Last(message.revision, digest, message.event.uid, message.event.time.timestamp())
+        if Kind.AGENT in messages and _is_gone(messages[Kind.AGENT].body):
+            # Readers have forgotten all about this guest: should it return, everything is news.
+            known |= {kind: Last(last.revision) for kind, last in known.items() if kind != Kind.AGENT}
         return messages
 
 
-def _is_gone(snapshot: GuestSnapshot) -> bool:
-    """A guest's last word is its agent record alone."""
-    [first, *rest] = snapshot.parts
-    return not rest and first.kind == Kind.AGENT and codec.decode(first.body, AgentState).phase is Phase.GONE
+def _is_gone(body: bytes) -> bool:
+    """Whether an agent record is a guest's last word."""
+    try:
+        return codec.decode(body, AgentState).phase is Phase.GONE
+    except ContractError:
+        return False

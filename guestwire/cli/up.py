@@ -57,7 +57,10 @@ class Pipeline:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`, or until a child says that its settings are wrong."""
-        self._state.mkdir(parents=True, exist_ok=True)
+        try:
+            self._state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"up.state: cannot make {self._state}: {error.strerror}") from None
         kubeconfig = _kubeconfig(self._settings) if self._status else ""
         children = self._children(writes_status=bool(kubeconfig))
         self._introduce(kubeconfig)

@@ -6,6 +6,7 @@ import asyncio
 
 import click
 
+from guestwire.cli import one_line_errors
 from guestwire.cli.group import run_stage
 from guestwire.health import HealthServer
 from guestwire.jetstream import Bus
@@ -19,12 +20,14 @@ def write_status() -> None:
 
     Needs rights to get, list, watch and patch virtualmachineinstances.kubevirt.io in every namespace.
     """
+    with one_line_errors():
+        import kubernetes.aio  # noqa: F401, PLC0415 - of the extra `status-writer`
     run_stage(main)
 
 
 async def main(settings: Settings, stop: asyncio.Event) -> None:
     """From the first connection to the last acknowledgement."""
-    from status_writer.vmis import Vmis  # noqa: PLC0415 - the Kubernetes client is this command's own extra
+    from status_writer.vmis import Vmis  # noqa: PLC0415
     from status_writer.writer import StatusWriter  # noqa: PLC0415
 
     bus = Bus(settings.nats, "write-status")
@@ -32,7 +35,11 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
     vmis = Vmis(settings.status, writer.mark, writer.retry_now)
 
     def conditions() -> dict[str, bool]:
-        return {"NATS connected": bus.connected, "VMIs watched": vmis.ready, "consumer there": writer.consuming}
+        return {
+            "connected to NATS": bus.connected,
+            "watching VMIs": vmis.ready,
+            "receiving messages": writer.consuming,
+        }
 
     try:
         async with vmis, HealthServer(settings.status.health, conditions), asyncio.TaskGroup() as group:

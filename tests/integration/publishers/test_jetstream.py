@@ -191,6 +191,26 @@ async def test_gone(bus: Bus, running: Running) -> None:
     assert {"agent", "userlist"} == set(await running.publisher.recall(REF))
 
 
+async def test_returns_after_gone(bus: Bus, running: Running) -> None:
+    """Readers forget a guest that is gone; when it returns unchanged, everything is published anew."""
+    for part in (agent(), agent(phase=Phase.GONE), agent()):
+        running.publisher.offer(snapshot(part, *([] if b"Gone" in part.body else [users("bob")])))
+        await asyncio.sleep(0.2)
+    await running.drain()
+
+    assert ["agent", "userlist", "agent", "agent", "userlist"] == [m.address.kind for m in await history(bus)]
+
+
+async def test_another_uid(bus: Bus, running: Running) -> None:
+    """Equal facts of another guest under the same name are published: they are about someone else."""
+    for uid in ("one", "two"):
+        running.publisher.offer(GuestSnapshot(REF, uid, "h", (users("bob"),), codec.new_trace_id()))
+        await asyncio.sleep(0.2)
+    await running.drain()
+
+    assert ["one", "two"] == [message.event.uid for message in await history(bus)]
+
+
 async def test_too_large(bus: Bus, running: Running) -> None:
     """A body over the server's limit is dropped, and the rest of the guest still goes out."""
     running.publisher.offer(snapshot(users("u" * 2_000_000), agent()))

@@ -1,0 +1,130 @@
+"""
+An answer: a status, its header lines as they are written, and bytes.
+
+There is one kind of answer for both ways out: the application makes a response of it, the protocol class writes the
+same lines to the socket. Date and Connection belong to the connection and are added there; Age is counted when sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from email.utils import formatdate
+from functools import lru_cache
+from urllib.parse import quote
+
+import msgspec
+
+from guestwire.snapshot import GuestRef
+
+GROUP = "subresources.kubevirt.io"
+VERSIONS = ("v1", "v1alpha3")
+"""KubeVirt's versions of the group; both behave the same."""
+
+RESOURCE = "virtualmachineinstances"
+KINDS = ("guestosinfo", "userlist", "filesystemlist")
+"""What is served about a guest; the names of KubeVirt's subresources are our kinds."""
+
+JSON = "application/json"
+NOSNIFF = b"x-content-type-options: nosniff\r\n"
+NO_STORE = b"cache-control: no-store\r\n"
+REVALIDATE = b"cache-control: no-cache\r\n"
+ETAG = b"etag: "
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """Ready to be sent. Header lines end in CR LF; names are in lower case."""
+
+    status: int
+    entity: bytes
+    """The lines that describe the body."""
+    head: bytes
+    """The other lines; an ETag comes first."""
+    body: bytes
+    observed: float = 0
+    """When the facts were last seen to be so, in seconds since the epoch; 0 for answers without an age."""
+
+    @property
+    def etag(self) -> bytes:
+        """With its quotes; empty when the answer has none."""
+        return self.head[len(ETAG) : self.head.index(b"\r\n")] if self.head.startswith(ETAG) else b""
+
+    def age(self) -> bytes:
+        """The Age line of this moment. Never negative, whatever the clock of the guest's host says."""
+        return b"age: %d\r\n" % max(0, int(time.time() - self.observed)) if self.observed else b""
+
+    def not_modified(self) -> Answer:
+        """304 in place of this answer: validators and freshness, no body (RFC 9110, 15.4.5)."""
+        return Answer(304, b"", self.head, b"", self.observed)
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """The header lines of this moment, taken apart."""
+        lines = (self.entity + self.head + self.age()).splitlines()
+        return [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+
+
+def of_bytes(status: int, body: bytes, *, content_type: str = JSON, head: bytes = NOSNIFF + NO_STORE) -> Answer:
+    """Bytes of a type; not to be stored unless `head` says otherwise."""
+    entity = f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
+    return Answer(status, entity.encode(), head, body)
+
+
+def of_text(status: int, text: str) -> Answer:
+    """Plain text."""
+    return of_bytes(status, text.encode(), content_type="text/plain; charset=utf-8")
+
+
+def of_body(body: bytes, revision: int, changed_at: datetime, observed_at: datetime) -> Answer:
+    """
+    A message's body, untouched. Its revision is the ETag. Last-Modified is when it became so, Age counts from when it
+    was last seen to be so: a body that is still true is not published again.
+    """
+    modified = formatdate(changed_at.timestamp(), usegmt=True)
+    head = ETAG + f'"{revision}"\r\nlast-modified: {modified}\r\n'.encode() + NOSNIFF + REVALIDATE
+    answer = of_bytes(200, body, head=head)
+    return msgspec.structs.replace(answer, observed=max(changed_at, observed_at).timestamp())
+
+
+NOTHING_YET = {
+    "guestosinfo": of_bytes(200, b'{"fsInfo":{"disks":null},"os":{},"timezone":", 0"}'),
+    "userlist": of_bytes(200, b'{"items":[],"metadata":{}}'),
+    "filesystemlist": of_bytes(200, b'{"items":[],"metadata":{}}'),
+}
+"""What KubeVirt answers about a guest whose agent has just connected: the zero value of each type."""
+
+
+def path(ref: GuestRef, kind: str = "") -> bytes:
+    """The path of a guest's facts under v1, as a client that escapes no more than needed writes it."""
+    namespace, name = (quote(text, safe="", errors="surrogatepass") for text in (ref.namespace, ref.name))
+    return f"/apis/{GROUP}/v1/namespaces/{namespace}/{RESOURCE}/{name}/{kind}".encode()
+
+
+def joined(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:
+    """The values of a header as one list (RFC 9110, 5.3); empty when there is none."""
+    return b", ".join(value for key, value in headers if key == name)
+
+
+def matches(if_none_match: bytes, etag: bytes) -> bool:
+    """Whether If-None-Match names the ETag, by weak comparison (RFC 9110, 13.1.2)."""
+    if if_none_match == etag:
+        return True
+    tags = [tag.strip() for tag in if_none_match.split(b",")]
+    return b"*" in tags or any(tag.removeprefix(b"W/") == etag for tag in tags)
+
+
+@lru_cache(maxsize=256)
+def accepts_json(accept: bytes) -> bool:
+    """Whether an Accept header lets JSON through; the most specific range decides (RFC 9110, 12.5.1)."""
+    if not accept.strip():
+        return True
+    quality: dict[str, float] = {}
+    for text in accept.decode("latin-1").lower().split(","):
+        media, *parameters = (part.strip() for part in text.split(";"))
+        weights = [value for value in parameters if value.startswith("q=")]
+        try:
+            weight = float(weights[0][2:]) if weights else 1.0
+        except ValueError:
+            weight = 1.0
+        quality[media] = max(weight, quality.get(media, 0.0))
+    return next((quality[media] > 0 for media in (JSON, "application/*", "*/*") if media in quality), False)

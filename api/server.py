@@ -1,0 +1,127 @@
+"""
+The process: NATS to cache, cache to HTTP.
+
+It listens before NATS is there and goes on serving when NATS is away. At the first signal it stops accepting, finishes
+the requests under way, and then stops following the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import cast
+
+import uvicorn
+
+from api.app import Api, Limits
+from api.cache import Cache
+from api.follower import Follower
+from api.metrics import Metrics
+from api.protocol import CacheProtocol
+from guestwire import settings
+from guestwire.errors import ConfigError
+from guestwire.health import split_address
+from guestwire.jetstream import Bus
+from guestwire.logs import logger
+from guestwire.settings import Settings
+
+log = logger("api")
+
+SPARE_FILES = 64
+"""Open files besides connections: NATS, the event loop, libraries."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second, by uvicorn; once a second every connection is looked at."""
+        if counter % 10 == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                cast("CacheProtocol", connection).expire(now)
+        return await super().on_tick(counter)
+
+
+async def main(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until `stop`. Raises ConfigError for an address that cannot or must not be listened on."""
+    listening = listen(settings.api)
+    bus = Bus(settings.nats, "api")
+    cache = Cache()
+    follower = Follower(bus, settings.cluster, cache)
+    metrics = Metrics(cache, connected=lambda: bus.connected, skipped=lambda: follower.skipped)
+    allow_connections(settings.api.connections)
+    server = Server(config(Api(cache, metrics, Limits(connections=settings.api.connections)), settings.shutdown_grace))
+
+    async def follow() -> None:
+        if await bus.open(stop):
+            await follower.run()
+
+    following = asyncio.ensure_future(follow())
+    serving = asyncio.ensure_future(server.serve([listening]))
+    stopping = asyncio.ensure_future(stop.wait())
+    log.info("serving", address="{}:{}".format(*listening.getsockname()))
+    try:
+        await asyncio.wait((following, serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+        if following.done():
+            following.result()
+    finally:
+        for task in (following, serving, stopping):
+            task.cancel()
+        await asyncio.gather(following, serving, stopping, return_exceptions=True)
+        await bus.close()
+
+
+def config(api: Api, grace: float) -> uvicorn.Config:
+    """How uvicorn is used; `grace` in seconds."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what bad clients do is counted, not logged
+    return uvicorn.Config(
+        api,
+        interface="asgi3",
+        http=CacheProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=int(api.limits.idle),
+        timeout_graceful_shutdown=max(1, int(grace) - 1),
+    )
+
+
+def allow_connections(count: int) -> None:
+    """Raise this process's limit of open files to fit, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + SPARE_FILES
+    if soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+            )
+
+
+def listen(api: settings.Api) -> socket.socket:
+    """The listening socket. Without authentication only loopback addresses will do, unless the settings insist."""
+    host, port = split_address(api.listen)
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        if not (api.insecure or ip_address(address[0]).is_loopback):
+            raise ConfigError(
+                f"api.listen: {api.listen} is no loopback address, and the API asks nobody who they are; "
+                "listen on 127.0.0.1, or set api.insecure to serve whoever asks"
+            )
+        return socket.create_server((str(address[0]), port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"api.listen: cannot listen on {api.listen}: {error}") from None

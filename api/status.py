@@ -1,0 +1,120 @@
+"""
+Errors, as Kubernetes Status objects.
+
+The code is the one HTTP has for the case; the message is KubeVirt's, word for word, because its clients match on it
+(pkg/virt-api/rest/subresource.go, where every failure is a 500 of plain text).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from api.answers import JSON, NO_STORE, NOSNIFF, RESOURCE, Answer, of_bytes
+
+
+class Metadata(msgspec.Struct, frozen=True):
+    """ListMeta, always empty here."""
+
+
+class Details(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
+    """What the error is about."""
+
+    name: str = ""
+    group: str = ""
+    kind: str = ""
+    retry_after_seconds: int = 0
+
+
+class Status(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
+    """metav1.Status of a failure."""
+
+    kind: Literal["Status"] = "Status"
+    api_version: Literal["v1"] = "v1"
+    metadata: Metadata = Metadata()
+    status: Literal["Failure"] = "Failure"
+    message: str
+    reason: str
+    details: Details = Details()
+    code: int
+
+    def answer(self, *head: bytes) -> Answer:
+        """Ready to be sent, with further header lines."""
+        return of_bytes(self.code, msgspec.json.encode(self), head=b"".join((NOSNIFF, NO_STORE, *head)))
+
+
+def not_found(name: str) -> Answer:
+    """No such guest."""
+    message = f'virtualmachineinstance.kubevirt.io "{name}" not found'
+    return Status(message=message, reason="NotFound", details=_guest(name), code=404).answer()
+
+
+def not_running(name: str) -> Answer:
+    """The guest is there, but shut off."""
+    return _conflict(name, "VMI is not running")
+
+
+def no_agent(name: str) -> Answer:
+    """The guest runs without an agent that is connected."""
+    return _conflict(name, "VMI does not have guest agent connected")
+
+
+def not_caught_up() -> Answer:
+    """Nothing can be said yet: what is not in the cache may still be in the stream."""
+    message = "the cache is still being filled from the stream"
+    details = Details(retry_after_seconds=1)
+    return Status(message=message, reason="ServiceUnavailable", details=details, code=503).answer(b"retry-after: 1\r\n")
+
+
+def too_many_connections() -> Answer:
+    """The limit of connections is reached."""
+    message = "too many connections"
+    details = Details(retry_after_seconds=1)
+    return Status(message=message, reason="ServiceUnavailable", details=details, code=503).answer(b"retry-after: 1\r\n")
+
+
+def no_such_path() -> Answer:
+    """Not a path of this API."""
+    return Status(message="the server could not find the requested resource", reason="NotFound", code=404).answer()
+
+
+def method_not_allowed() -> Answer:
+    """Everything here is read only."""
+    message = "the server does not allow this method on the requested resource"
+    return Status(message=message, reason="MethodNotAllowed", code=405).answer(b"allow: GET, HEAD\r\n")
+
+
+def not_acceptable() -> Answer:
+    """The Accept header excludes JSON."""
+    message = f"only the following media types are accepted: {JSON}"
+    return Status(message=message, reason="NotAcceptable", code=406).answer()
+
+
+def request_timeout() -> Answer:
+    """The head of the request did not arrive in time."""
+    return Status(message="the request did not arrive in time", reason="Timeout", code=408).answer()
+
+
+def head_too_large() -> Answer:
+    """Request line and headers are larger than this server reads."""
+    return Status(message="request line and headers are too large", reason="RequestTooLarge", code=431).answer()
+
+
+def bad_request(problem: str) -> Answer:
+    """What came is no HTTP request."""
+    return Status(message=problem, reason="BadRequest", code=400).answer()
+
+
+def internal_error() -> Answer:
+    """A bug; the log tells more."""
+    return Status(message="an error on the server", reason="InternalError", code=500).answer()
+
+
+def _conflict(name: str, why: str) -> Answer:
+    message = f'Operation cannot be fulfilled on virtualmachineinstance.kubevirt.io "{name}": {why}'
+    return Status(message=message, reason="Conflict", details=_guest(name), code=409).answer()
+
+
+def _guest(name: str) -> Details:
+    return Details(name=name, group="kubevirt.io", kind=RESOURCE)
