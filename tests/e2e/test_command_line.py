@@ -26,7 +26,7 @@ def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
         env=environment(**settings),
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=20,
         check=False,
     )
 
