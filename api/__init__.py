@@ -1,9 +1,8 @@
 """
 The read API: NATS to REST.
 
-Filled from the stream, served from memory; the only package that imports the web framework.
+Filled from the stream by guestwire.follower, served from memory; the only package that imports the web framework.
 
-    follower   stream -> cache, in order and without gaps
     cache      the present value of every guest, as answers ready to be written
     answers    an answer: status, header lines, bytes; what makes it conditional
     status     errors, as Kubernetes Status objects

@@ -21,7 +21,10 @@ from api import status
 from api.answers import KINDS, NOTHING_YET, Answer, of_body, path
 from guestwire import codec
 from guestwire.jetstream import Message
+from guestwire.logs import logger
 from guestwire.snapshot import AgentState, GuestRef, Kind, Phase
+
+log = logger("api")
 
 NEVER = datetime.fromtimestamp(0, UTC)
 
@@ -108,6 +111,7 @@ class Cache:
             if not guest.presence and not guest.facts:
                 del self._guests[ref]
         self.caught_up = True
+        log.info("caught up with the stream", guests=len(self), revision=self.revision)
 
     def apply(self, message: Message) -> bool:
         """

@@ -20,13 +20,14 @@ import uvicorn
 
 from api.app import Api, Limits
 from api.cache import Cache
-from api.follower import Follower
 from api.metrics import Metrics
 from api.protocol import CacheProtocol
-from guestwire import settings
+from guestwire import settings, subjects
 from guestwire.errors import ConfigError
+from guestwire.follower import Follower
 from guestwire.health import split_address
 from guestwire.jetstream import Bus
+from guestwire.lifecycle import cancel
 from guestwire.logs import logger
 from guestwire.settings import Settings
 
@@ -57,7 +58,7 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
     listening = listen(settings.api)
     bus = Bus(settings.nats, "api")
     cache = Cache()
-    follower = Follower(bus, settings.cluster, cache)
+    follower = Follower(bus, subjects.pattern(cluster=settings.cluster), cache)
     metrics = Metrics(cache, connected=lambda: bus.connected, skipped=lambda: follower.skipped)
     allow_connections(settings.api.connections)
     server = Server(config(Api(cache, metrics, Limits(connections=settings.api.connections)), settings.shutdown_grace))
@@ -66,9 +67,9 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
         if await bus.open(stop):
             await follower.run()
 
-    following = asyncio.ensure_future(follow())
-    serving = asyncio.ensure_future(server.serve([listening]))
-    stopping = asyncio.ensure_future(stop.wait())
+    following = asyncio.create_task(follow())
+    serving = asyncio.create_task(server.serve([listening]))
+    stopping = asyncio.create_task(stop.wait())
     log.info("serving", address="{}:{}".format(*listening.getsockname()))
     try:
         await asyncio.wait((following, serving, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -77,9 +78,7 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
         if following.done():
             following.result()
     finally:
-        for task in (following, serving, stopping):
-            task.cancel()
-        await asyncio.gather(following, serving, stopping, return_exceptions=True)
+        await cancel(following, serving, stopping)
         await bus.close()
 
 

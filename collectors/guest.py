@@ -39,6 +39,14 @@ UNSUPPORTED = "this agent does not have the command, or it is disabled"
 
 _GUESTOSINFO = tuple(command for command in AgentCommand if command is not AgentCommand.INTERFACES)
 """The commands whose facts make up guestosinfo."""
+_COMMANDS = {
+    Kind.GUESTOSINFO: (AgentCommand.OSINFO, AgentCommand.HOSTNAME, AgentCommand.TIMEZONE, AgentCommand.INFO,
+                       AgentCommand.FREEZE_STATUS),
+    Kind.INTERFACES: (AgentCommand.INTERFACES,),
+    Kind.USERLIST: (AgentCommand.USERS,),
+    Kind.FILESYSTEMLIST: (AgentCommand.FILESYSTEMS,),
+}  # fmt: skip
+"""The commands behind the reading that the agent record tells of a kind."""
 
 
 class Guest:
@@ -52,7 +60,7 @@ class Guest:
         self.responsive: bool | None = None
         self.reason = ""
         self.frozen: bool | None = None
-        self.readings: dict[str, Reading] = {}
+        self._readings: dict[AgentCommand, Reading] = {}
         self._facts: dict[AgentCommand, Any] = {}
 
     # --- what happens to it ------------------------------------------------------------------------------------
@@ -71,7 +79,8 @@ class Guest:
         if agent.connected == self.connected:
             self.since = agent.since
             self.responsive, self.reason = agent.responsive, agent.reason
-        self.frozen, self.readings = agent.frozen, dict(agent.readings)
+        self.frozen = agent.frozen
+        self._recall_readings(agent.readings)
         for kind, struct in ((Kind.GUESTOSINFO, GuestOSInfo), (Kind.USERLIST, UserList), (Kind.INTERFACES, Interfaces),
                              (Kind.FILESYSTEMLIST, FilesystemList)):  # fmt: skip
             try:
@@ -92,7 +101,7 @@ class Guest:
         """A command was answered; True when it differs from what was known before."""
         news = command in self._facts and self._facts[command] != reply.value
         self.responsive, self.reason = True, ""
-        self.readings[command] = Reading(observed_at=now, truncated=reply.truncated)
+        self._readings[command] = Reading(observed_at=now, truncated=reply.truncated)
         self._facts[command] = reply.value
         if command is AgentCommand.FREEZE_STATUS:
             self.frozen = reply.value == "frozen"
@@ -100,8 +109,8 @@ class Guest:
 
     def failed(self, command: AgentCommand, error: str) -> None:
         """A command was refused, or its reply made no sense; the fact stays as it was."""
-        before = self.readings.get(command, Reading())
-        self.readings[command] = Reading(before.observed_at, error[:200], before.truncated)
+        before = self._readings.get(command, Reading())
+        self._readings[command] = Reading(before.observed_at, error[:200], before.truncated)
 
     def unresponsive(self, reason: str) -> None:
         """The agent did not answer at all."""
@@ -124,20 +133,20 @@ class Guest:
         parts = [codec.part(Kind.AGENT, self.state(), codec.now())]
         interfaces = Interfaces(self.domain.interfaces, self._facts.get(AgentCommand.INTERFACES))
         parts.append(self._part(Kind.INTERFACES, interfaces, AgentCommand.INTERFACES))
-        if any(command in self.readings for command in _GUESTOSINFO):
+        if any(command in self._readings for command in _GUESTOSINFO):
             parts.append(self._part(Kind.GUESTOSINFO, self._guestosinfo(), *_GUESTOSINFO))
         # A list nobody can read is the empty one, as in KubeVirt; the agent record tells why.
-        if AgentCommand.USERS in self.readings:
+        if AgentCommand.USERS in self._readings:
             users = self._facts.get(AgentCommand.USERS, ())
             parts.append(self._part(Kind.USERLIST, UserList(users, ListMeta()), AgentCommand.USERS))
-        if AgentCommand.FILESYSTEMS in self.readings:
+        if AgentCommand.FILESYSTEMS in self._readings:
             filesystems = self._facts.get(AgentCommand.FILESYSTEMS, ())
             body = FilesystemList(filesystems, ListMeta())
             parts.append(self._part(Kind.FILESYSTEMLIST, body, AgentCommand.FILESYSTEMS))
         return GuestSnapshot(self.domain.ref, self.domain.uid, self.host, tuple(parts), trace_id)
 
     def _part(self, kind: Kind, body: Body, *commands: AgentCommand) -> Part:
-        times = [reading.observed_at for command in commands if (reading := self.readings.get(command))]
+        times = [reading.observed_at for command in commands if (reading := self._readings.get(command))]
         return codec.part(kind, body, max((time for time in times if time), default=codec.now()))
 
     def state(self) -> AgentState:
@@ -159,7 +168,7 @@ class Guest:
             frozen=self.frozen,
             version=info.version if info else "",
             commands=tuple(command.name for command in info.commands if command.enabled) if info else None,
-            readings=self.readings,
+            readings=self._readings_by_kind(),
         )
 
     def _guestosinfo(self) -> GuestOSInfo:
@@ -195,9 +204,30 @@ class Guest:
                 facts = {AgentCommand.FILESYSTEMS: body.items}
             case Interfaces():
                 facts = {AgentCommand.INTERFACES: body.guest}
-        # Only what was really read counts as known: guestosinfo also carries the zero values of what was not.
-        observed = {name for name, reading in self.readings.items() if reading.observed_at}
-        self._facts |= {command: fact for command, fact in facts.items() if command in observed and fact is not None}
+        # guestosinfo also carries the zero values of what was never read.
+        zero = {"", ", 0", AgentInfo("", ()), OperatingSystem(), None}
+        self._facts |= {command: fact for command, fact in facts.items() if fact not in zero}
+
+    def _readings_by_kind(self) -> dict[str, Reading]:
+        """Per kind: the oldest of what is read regularly, the first error, and what was cut."""
+        found: dict[str, Reading] = {}
+        for kind, commands in _COMMANDS.items():
+            readings = {command: self._readings[command] for command in commands if command in self._readings}
+            if readings:
+                regular = [readings[command] for command in commands[:3] if command in readings] or [*readings.values()]
+                times = [reading.observed_at for reading in regular if reading.observed_at]
+                errors = [f"{command}: {reading.error}" for command, reading in readings.items() if reading.error]
+                cut = sum(reading.truncated for reading in readings.values())
+                found[kind] = Reading(min(times, default=None), errors[0] if errors else "", cut)
+        return found
+
+    def _recall_readings(self, readings: dict[str, Reading]) -> None:
+        for kind, commands in _COMMANDS.items():
+            if told := readings.get(kind):
+                failed, _, error = told.error.partition(": ")
+                for command in commands:
+                    cut = told.truncated if command == commands[0] else 0
+                    self._readings[command] = Reading(told.observed_at, error if failed == command else "", cut)
 
 
 def gone(agent: AgentState, trace_id: str, now: datetime) -> GuestSnapshot:

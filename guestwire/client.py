@@ -9,21 +9,39 @@ For subscribers: the present values, then every change, in order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-
-import nats.errors
-from nats.aio.msg import Msg
-from nats.js.api import ConsumerConfig, DeliverPolicy
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from guestwire import subjects
-from guestwire.errors import ContractError
-from guestwire.jetstream import Bus, Message, log, translated
+from guestwire.follower import Follower
+from guestwire.jetstream import Bus, Message, translated
+from guestwire.lifecycle import cancel
 from guestwire.settings import Nats
 
 
 def open(*servers: str, credentials: str = "", stream: str = "GUESTWIRE") -> Bus:  # noqa: A001 - reads client.open()
     """A connection, to be used as an async context manager."""
     return Bus(Nats(servers=servers or Nats().servers, credentials=credentials, stream=stream), "client")
+
+
+class _Backlog:
+    """A follower's sink that somebody iterates over; when it is full, the server waits."""
+
+    def __init__(self, size: int) -> None:
+        self.queue: asyncio.Queue[Message | None] = asyncio.Queue(size)
+
+    def begin(self) -> None:
+        """The present values follow."""
+
+    def apply(self, message: Message) -> Awaitable[None] | None:
+        """Keep it until it is asked for."""
+        if self.queue.full():
+            return self.queue.put(message)
+        self.queue.put_nowait(message)
+        return None
+
+    def complete(self) -> None:
+        """None marks the place."""
+        self._marker = asyncio.ensure_future(self.queue.put(None))
 
 
 async def follow(
@@ -37,47 +55,31 @@ async def follow(
     only_new: bool = False,
     live: bool = True,
     caught_up: Callable[[], None] | None = None,
-    backlog: int = 65536,
+    backlog: int = 4096,
 ) -> AsyncIterator[Message]:
     """
-    The last message per subject, then each new one, in stream order, for ever.
+    The last message per subject, then each new one, in stream order and without a gap, for ever.
 
     With `after` (a revision seen earlier) everything that came since instead; with `only_new` nothing old at all.
     Without `live` it ends when all that was there at the start has been given; `caught_up` is called at that moment.
-    Messages that are not of the contract are logged and skipped. Raises NotConnected when the subscription cannot be
-    made.
+    Messages that are not of the contract are logged and skipped. Lost connections are mended meanwhile; NotConnected is
+    raised only where the stream cannot be asked at the start.
     """
-    queue: asyncio.Queue[Msg] = asyncio.Queue(maxsize=backlog)
-    config = ConsumerConfig(deliver_policy=DeliverPolicy.LAST_PER_SUBJECT)
-    if after is not None:
-        config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
-    elif only_new:
-        config = ConsumerConfig(deliver_policy=DeliverPolicy.NEW)
-    with translated("subscribe"):
-        subscription = await bus.js.subscribe(
-            subjects.pattern(cluster=cluster, namespace=namespace, name=name, kind=kind),
-            stream=bus.settings.stream,
-            ordered_consumer=True,
-            config=config,
-            cb=queue.put,
-        )
-        info = await subscription.consumer_info()
+    if only_new:
+        with translated(f"stream {bus.settings.stream}"):
+            after = (await bus.js.stream_info(bus.settings.stream)).state.last_seq
+    sink = _Backlog(backlog)
+    pattern = subjects.pattern(cluster=cluster, namespace=namespace, name=name, kind=kind)
+    following = asyncio.create_task(Follower(bus, pattern, sink, after=after).run(), name="follower")
     try:
-        behind = bool(info.num_pending or (info.delivered and info.delivered.consumer_seq))
-        if not behind and caught_up:
-            caught_up()
-        while live or behind:
-            msg = await queue.get()
-            try:
-                yield Message.of(msg)
-            except ContractError as error:
-                log.warning("message does not follow the contract", subject=msg.subject, error=str(error))
-            if behind and msg.metadata.num_pending == 0:
-                behind = False
-                if caught_up:
-                    caught_up()
+        while True:
+            message = await sink.queue.get()
+            if message is not None:
+                yield message
+                continue
+            if caught_up:
+                caught_up()
+            if not live:
+                return
     finally:
-        try:
-            await subscription.unsubscribe()
-        except nats.errors.Error as error:
-            log.debug("unsubscribe failed", error=str(error))
+        await cancel(following)

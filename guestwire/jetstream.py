@@ -101,9 +101,10 @@ class Bus:
         """nats-py's JetStream context."""
         return self._client.jetstream(timeout=self.settings.timeout)
 
-    def on_reconnect(self, callback: Callable[[], None]) -> None:
-        """Call back whenever the connection is up again."""
+    def on_reconnect(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back whenever the connection is up again; returns what undoes that."""
         self._on_reconnect.append(callback)
+        return lambda: self._on_reconnect.remove(callback)
 
     async def open(self, stop: asyncio.Event) -> bool:
         """Connect, trying until it works or `stop` is set (False). Raises ConfigError for what no retry mends."""

@@ -15,6 +15,7 @@ import random
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 from guestwire.errors import GuestwireError
 from guestwire.logs import logger
@@ -39,7 +40,7 @@ async def _run(main: Main, grace: float) -> int:
     with _signals(stop, task, grace):
         try:
             await task
-        except GuestwireError:
+        except (GuestwireError, ModuleNotFoundError):
             raise  # told in one line by the command line
         except asyncio.CancelledError:
             log.warning("stopped before everything was drained; what was under way is delivered again")
@@ -57,11 +58,11 @@ def _signals(stop: asyncio.Event, task: asyncio.Future[None], grace: float) -> I
     def on_signal(name: str) -> None:
         if stop.is_set():
             log.warning("second signal: stopping at once", signal=name)
-            task.cancel()
+            _insist(task)
             return
         log.info("stopping", signal=name, grace=grace)
         stop.set()
-        loop.call_later(grace, task.cancel)
+        loop.call_later(grace, _insist, task)
         last_resort = threading.Timer(2 * grace, os._exit, (EXIT_FORCED,))
         last_resort.daemon = True
         last_resort.start()
@@ -73,6 +74,20 @@ def _signals(stop: asyncio.Event, task: asyncio.Future[None], grace: float) -> I
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+def _insist(task: asyncio.Future[Any]) -> None:
+    """Cancel, again and again: up to Python 3.11 `asyncio.wait_for`, which nats-py uses, may lose a cancellation."""
+    if not task.done():
+        task.cancel()
+        asyncio.get_running_loop().call_later(0.5, _insist, task)
+
+
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
+    """End tasks and wait until they have; what they raised is dropped."""
+    for task in tasks:
+        _insist(task)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def backoff(*, first: float = 0.5, longest: float = 30.0) -> Iterator[float]:

@@ -208,7 +208,7 @@ class Interfaces(Body, frozen=True):
 
 
 class Reading(Body, frozen=True):
-    """How one kind of facts was last read: when it worked, and what went wrong since."""
+    """How one kind of facts was last read: when it worked, and what went wrong since (`<agent command>: <why>`)."""
 
     observed_at: Time | None = None
     error: str = ""
@@ -242,6 +242,7 @@ class AgentState(Body, frozen=True):
     commands: tuple[str, ...] | None = None
     """Names of the enabled commands; unknown until the agent told them."""
     readings: dict[str, Reading] = {}
+    """By kind, `agent` left out."""
 
 
 class Part(msgspec.Struct, frozen=True):

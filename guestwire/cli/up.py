@@ -70,11 +70,9 @@ class Pipeline:
         try:
             await asyncio.wait([*tasks, stopped, told], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stopped.cancel()
-            told.cancel()
+            await lifecycle.cancel(stopped, told)
             await self._stop(children)
-            results = await asyncio.gather(*tasks, told, return_exceptions=True)
-        for result in results:
+        for result in await asyncio.gather(*tasks, told, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result
 

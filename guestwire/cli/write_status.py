@@ -6,7 +6,6 @@ import asyncio
 
 import click
 
-from guestwire.cli import one_line_errors
 from guestwire.cli.group import run_stage
 from guestwire.health import HealthServer
 from guestwire.jetstream import Bus
@@ -20,8 +19,6 @@ def write_status() -> None:
 
     Needs rights to get, list, watch and patch virtualmachineinstances.kubevirt.io in every namespace.
     """
-    with one_line_errors():
-        import kubernetes.aio  # noqa: F401, PLC0415 - of the extra `status-writer`
     run_stage(main)
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from api.answers import KINDS
 from api.cache import Cache
-from api.follower import Follower
-from guestwire import settings
+from guestwire import settings, subjects
+from guestwire.follower import Follower
 from guestwire.jetstream import Bus
 from guestwire.snapshot import GuestRef, Phase
 
@@ -172,7 +172,7 @@ async def test_messages_lost_on_the_way_are_fetched_again(nats_server: Any, worl
         # nats-py drops what exceeds this limit, which a burst does and a single message does not.
         bus.client.subscribe = functools.partial(bus.client.subscribe, pending_bytes_limit=25000)  # type: ignore[method-assign]
         cache = Cache()
-        task = asyncio.create_task(Follower(bus, "local", cache).run())
+        task = asyncio.create_task(Follower(bus, subjects.pattern(cluster="local"), cache).run())
         try:
 
             async def caught_up() -> bool:

@@ -80,11 +80,9 @@ def test_failure_keeps_the_fact() -> None:
     after = bodies(guest.snapshot("t"))
 
     assert before["userlist"] == after["userlist"]
-    assert "refused" == after["agent"]["readings"]["guest-get-users"]["error"]
-    assert (
-        before["agent"]["readings"]["guest-get-users"]["observedAt"]
-        == (after["agent"]["readings"]["guest-get-users"]["observedAt"])
-    )
+    reading = after["agent"]["readings"]["userlist"]
+    assert "guest-get-users: refused" == reading["error"]
+    assert before["agent"]["readings"]["userlist"]["observedAt"] == reading["observedAt"]
 
 
 def test_unsupported_list_is_empty() -> None:
@@ -133,6 +131,20 @@ def test_recall_changes_nothing() -> None:
     assert digests(before) == digests(guest)
     for command, answer in ANSWERS.items():
         guest.read(command, Reply(answer), NOW + timedelta(hours=1))
+    assert digests(before) == digests(guest)
+
+
+def test_recall_of_failures() -> None:
+    """Also what could not be read is not news after a restart."""
+    before = Guest(DOMAIN, "host", NOW)
+    for command, answer in ANSWERS.items():
+        if command in {AgentCommand.TIMEZONE, AgentCommand.USERS, AgentCommand.FREEZE_STATUS}:
+            before.failed(command, "refused: why; really")
+        else:
+            before.read(command, Reply(answer, truncated=3), NOW)
+    guest = Guest(DOMAIN, "host", NOW)
+    guest.recall({part.kind: part.body for part in before.snapshot("t").parts})
+
     assert digests(before) == digests(guest)
 
 

@@ -1,26 +1,26 @@
 """
-The stream into the cache: the last message per subject, then every change, in order and without a gap.
+The stream, in order and without a gap: the last message per subject, then every change.
 
 An ordered consumer of our own over a plain subscription, as NATS describes it (ADR-17): ephemeral, no acknowledgements,
 flow control, heartbeats; the consumer's sequence in each message shows a gap. nats-py's own numbers a message before it
 may drop it for a slow reader, which then goes unnoticed, and it does not tell that the stream is another one.
 
 Whatever goes wrong (connection, server restart, gap, silence), the answer is the same: a new consumer that starts after
-the last revision applied. When the stream is not the one that was read before, the cache is filled anew.
+the last revision taken. When the stream is not the one that was read before, it is read anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from datetime import datetime
+from typing import Protocol
 
 import nats.errors
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamInfo
 
-from api.cache import Cache
-from guestwire import subjects
 from guestwire.errors import ContractError, TransientError
 from guestwire.jetstream import Bus, Message, translated
 from guestwire.lifecycle import backoff
@@ -32,30 +32,59 @@ HEARTBEAT = 2.0
 SILENCE = 3 * HEARTBEAT
 """Seconds without a word after which the consumer is taken for lost: its server restarted, or its stream is gone."""
 
-log = logger("api")
+log = logger("follower")
+
+
+class Sink(Protocol):
+    """Who takes the messages."""
+
+    def begin(self) -> None:
+        """The stream is read from its present values: at the start, and whenever it is another stream."""
+        ...
+
+    def apply(self, message: Message) -> Awaitable[None] | bool | None:
+        """One message, newer than all before it since `begin`. An awaitable slows the server down until it is done."""
+        ...
+
+    def complete(self) -> None:
+        """All that was in the stream at the start has been given."""
+        ...
 
 
 class Follower:
-    """Keeps a cache equal to the stream, for ever."""
+    """
+    Gives a sink what the stream holds for a subject pattern, for ever.
 
-    def __init__(self, bus: Bus, cluster: str, cache: Cache) -> None:
+    With `after` it begins behind that revision instead of with the present values, as long as the stream has it.
+    """
+
+    def __init__(self, bus: Bus, pattern: str, sink: Sink, *, after: int | None = None) -> None:
         self.skipped = 0
         """Messages that do not follow the contract."""
         self._bus = bus
-        self._pattern = subjects.pattern(cluster=cluster)
-        self._cache = cache
+        self._pattern = pattern
+        self._sink = sink
         self._stream: datetime | None = None
-        """When the stream that fills the cache was created, which tells it from another of its name."""
-        self._filled = False
-        """Whether the fill from that stream was completed."""
+        """When the stream that is read was created, which tells it from another of its name."""
+        self._revision = after or 0
+        self._resumes = after is not None
+        self._complete_at = 0
+        """The stream's last revision when the fill began; -1 once the sink was told."""
         self._again = asyncio.Event()
         self._heard = 0.0
+        self._waiting = False
         self._last = 0
         """The consumer's sequence of the last message received."""
-        bus.on_reconnect(self._again.set)
 
     async def run(self) -> None:
         """Follow until cancelled. The bus has been opened; it may be down."""
+        forget = self._bus.on_reconnect(self._again.set)
+        try:
+            await self._stay()
+        finally:
+            forget()
+
+    async def _stay(self) -> None:
         pauses, said = backoff(longest=5), ""
         while True:
             try:
@@ -73,21 +102,13 @@ class Follower:
         self._again.clear()
         with translated(f"follow {self._bus.settings.stream}"):
             stream = await self._info()
-            resume = self._filled and stream.created == self._stream and stream.state.last_seq >= self._cache.revision
-            if not resume:
-                self._stream, self._filled = stream.created, False
-                self._cache.begin()
+            self._place(stream)
             self._last = 0
             self._heard = asyncio.get_running_loop().time()
             inbox = self._bus.client.new_inbox()
-            fill_until = stream.state.last_seq
-
-            async def take(msg: Msg) -> None:
-                await self._take(msg, fill_until)
-
-            subscription = await self._bus.client.subscribe(inbox, cb=take)
+            subscription = await self._bus.client.subscribe(inbox, cb=self._take)
             try:
-                consumer = await self._bus.js.add_consumer(self._bus.settings.stream, self._config(inbox, resume))
+                consumer = await self._bus.js.add_consumer(self._bus.settings.stream, self._config(inbox))
                 if (await self._info()).created != stream.created:
                     return
                 if not consumer.num_pending and not (consumer.delivered and consumer.delivered.consumer_seq):
@@ -97,15 +118,26 @@ class Follower:
                 with contextlib.suppress(nats.errors.Error, OSError):  # the server removes a consumer nobody listens to
                     await subscription.unsubscribe()
 
+    def _place(self, stream: StreamInfo) -> None:
+        """Where to begin: behind the last revision if this is the stream it was of, else with the present values."""
+        same = stream.created == self._stream or (self._stream is None and self._resumes)
+        self._stream = stream.created
+        self._resumes = self._resumes and same and stream.state.last_seq >= self._revision
+        if not self._resumes:
+            self._revision = 0
+            self._sink.begin()
+        if not self._resumes or self._complete_at == 0:
+            self._complete_at = stream.state.last_seq or 1
+
     async def _info(self) -> StreamInfo:
         return await self._bus.js.stream_info(self._bus.settings.stream)
 
-    def _config(self, inbox: str, resume: bool) -> ConsumerConfig:
+    def _config(self, inbox: str) -> ConsumerConfig:
         return ConsumerConfig(
-            description="guestwire API",
+            description="guestwire follower",
             deliver_subject=inbox,
-            deliver_policy=DeliverPolicy.BY_START_SEQUENCE if resume else DeliverPolicy.LAST_PER_SUBJECT,
-            opt_start_seq=self._cache.revision + 1 if resume else None,
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE if self._resumes else DeliverPolicy.LAST_PER_SUBJECT,
+            opt_start_seq=self._revision + 1 if self._resumes else None,
             filter_subject=self._pattern,
             ack_policy=AckPolicy.NONE,
             max_deliver=1,
@@ -119,36 +151,44 @@ class Follower:
     async def _until_lost(self) -> None:
         loop = asyncio.get_running_loop()
         while not self._again.is_set():
+            if self._waiting:  # the sink is slow, and the server waits for it
+                self._heard = loop.time()
             silent = loop.time() - self._heard
             if silent >= SILENCE:
                 if self._bus.connected:
                     log.info("the consumer is silent, making another")
                 return
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._again.wait(), SILENCE - silent)
-            except TimeoutError:
-                continue
 
-    async def _take(self, msg: Msg, fill_until: int) -> None:
+    async def _take(self, msg: Msg) -> None:
         self._heard = asyncio.get_running_loop().time()
         if not msg.reply.startswith("$JS.ACK."):
             await self._control(msg)
             return
+        if self._again.is_set():
+            return
         metadata = msg.metadata
         if metadata.sequence.consumer != self._last + 1:
-            log.info("a message was lost on the way, reading on from the last one", revision=self._cache.revision)
+            log.info("a message was lost on the way, reading on from the last one", revision=self._revision)
             self._again.set()
             return
         self._last = metadata.sequence.consumer
         try:
-            self._cache.apply(Message.of(msg))
+            applied = self._sink.apply(Message.of(msg))
+            if applied is not None and not isinstance(applied, bool):
+                self._waiting = True
+                await applied
         except ContractError as error:
             self.skipped += 1
             log.warning("message does not follow the contract", subject=msg.subject, error=str(error))
         except Exception:
             self.skipped += 1
-            log.exception("message could not be applied", subject=msg.subject)
-        if not self._filled and (metadata.num_pending == 0 or metadata.sequence.stream >= fill_until):
+            log.exception("message could not be taken", subject=msg.subject)
+        finally:
+            self._waiting = False
+        self._revision = metadata.sequence.stream
+        if metadata.num_pending == 0 or self._revision >= self._complete_at:
             self._complete()
 
     async def _control(self, msg: Msg) -> None:
@@ -165,12 +205,12 @@ class Follower:
             return
         if int(sent) != self._last:
             self._again.set()
-        elif not self._filled and int(sent) and not ask:
+        elif int(sent) and not ask:
             self._complete()
 
     def _complete(self) -> None:
-        if self._filled:
-            return
-        self._filled = True
-        self._cache.complete()
-        log.info("caught up with the stream", guests=len(self._cache), revision=self._cache.revision)
+        """From here on the sink is level with the stream, and a lost consumer can be resumed."""
+        self._resumes = True
+        if self._complete_at >= 0:
+            self._complete_at = -1
+            self._sink.complete()

@@ -1,0 +1,1 @@
+"""NATS -> VMI status: what guest agents know, shown where Kubernetes' users look."""
