@@ -15,11 +15,11 @@ demo: lab ## the whole pipeline on a real guest, explained as it happens (KEEP=1
 	@KEEP=$(KEEP) $(BIN)/python -m lab demo
 
 test: lab ## every test but the container images; nothing is skipped
-	@GUESTWIRE_REQUIRE=all $(BIN)/python -m pytest --ignore tests/compose $(ARGS)
+	@LAB_REQUIRE=all $(BIN)/python -m pytest --ignore tests/compose $(ARGS)
 
 test-compose: lab ## build the container images and run compose.yaml for real
 	@sh lab/install-packages.sh lab/packages-containers.txt
-	@GUESTWIRE_REQUIRE=all $(BIN)/python -m pytest tests/compose $(ARGS)
+	@LAB_REQUIRE=all $(BIN)/python -m pytest tests/compose $(ARGS)
 
 check: .venv/ready ## formatting, lints, types, dependency direction, schema drift
 	$(BIN)/ruff format --check --quiet
@@ -48,6 +48,8 @@ requirements: .venv/ready ## pin requirements/*.txt anew from pyproject.toml
 	    --no-emit-index-url --no-emit-find-links --no-emit-package guestwire --no-header --no-annotate \
 	    -o requirements/$$extra.txt || exit 1; \
 	done
+	echo 'setuptools>=77' | $(BIN)/uv pip compile -q - --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o requirements/build.txt
 
 system: ## install the Debian packages that are missing
 	@sh lab/install-packages.sh

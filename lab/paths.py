@@ -12,13 +12,13 @@ from pathlib import Path
 
 from lab.errors import LabError
 
-CACHE_VARIABLE = "GUESTWIRE_LAB_CACHE"
+CACHE_VARIABLE = "LAB_CACHE"
 
 
 def cache_dir() -> Path:
     """The lab's cache directory, created when it is missing.
 
-    `GUESTWIRE_LAB_CACHE` if set, else `/var/cache/guestwire-lab` for root, else `~/.cache/guestwire-lab`.
+    `LAB_CACHE` if set, else `/var/cache/guestwire-lab` for root, else `~/.cache/guestwire-lab`.
 
     Raises:
         LabError: the directory cannot be made, or the account that runs the guests cannot walk down to it.

@@ -1,7 +1,7 @@
 """
 Real parts for every test: built once into the lab's cache, started per session, module or test.
 
-A machine that lacks a part skips the tests that need it, with the reason; where GUESTWIRE_REQUIRE or CI is set they
+A machine that lacks a part skips the tests that need it, with the reason; where LAB_REQUIRE or CI is set they
 fail instead, so that nothing is skipped in silence.
 """
 
@@ -27,7 +27,7 @@ from lab.nats_server import NatsServer
 from lab.paths import cache_dir
 from lab.process import OwnedDirectory
 
-REQUIRED = bool(os.environ.get("GUESTWIRE_REQUIRE") or os.environ.get("CI"))
+REQUIRED = bool(os.environ.get("LAB_REQUIRE") or os.environ.get("CI"))
 
 Eventually = Callable[..., Awaitable[float]]
 
