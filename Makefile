@@ -25,7 +25,7 @@ check: .venv/ready ## formatting, lints, types, dependency direction, schema dri
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/ruff check --quiet
 	$(BIN)/mypy --no-error-summary $(CODE)
-	$(BIN)/pyright --warnings | tail -n 20
+	@$(BIN)/pyright --warnings
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/guestwire schema --check schema
 

@@ -89,9 +89,9 @@ def poll(listen: str, seen: Seen) -> None:
 def watch(kubeconfig: Path, seen: Seen) -> None:
     """Note when a watcher of the API server sees an address in the VMI's status."""
     api = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config(str(kubeconfig)))  # type: ignore[no-untyped-call]
-    stream = kubernetes.watch.Watch().stream  # type: ignore[no-untyped-call]
+    stream: Any = kubernetes.watch.Watch().stream  # type: ignore[no-untyped-call]
     while True:
-        for event in stream(  # type: ignore[no-untyped-call]
+        for event in stream(
             api.list_namespaced_custom_object, "kubevirt.io", "v1", NAMESPACE, "virtualmachineinstances"
         ):
             arrived = time.time()

@@ -41,10 +41,6 @@ class AgentCommand(StrEnum):
     FILESYSTEMS = "guest-get-fsinfo"
 
 
-WHILE_FROZEN = frozenset({AgentCommand.INFO, AgentCommand.FREEZE_STATUS})
-"""What an agent answers while filesystems are frozen (qga/main.c)."""
-
-
 class AgentInfo(msgspec.Struct, frozen=True):
     """From guest-info."""
 

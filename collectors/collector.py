@@ -12,7 +12,7 @@ import contextlib
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from collectors import metrics
 from collectors.agent_commands import AgentCommand
@@ -36,24 +36,35 @@ LOST = re.compile("not connected|disappeared")
 """In libvirt's words for an agent whose channel has gone, as against one that takes too long."""
 DEVICE_COMMANDS = (AgentCommand.INTERFACES, AgentCommand.FILESYSTEMS)
 
-Offer = Callable[[GuestSnapshot], None]
-Recall = Callable[[GuestRef], Awaitable[dict[str, bytes]]]
-"""The last published bodies about a guest, by kind; empty when there are none."""
-RecallHost = Callable[[str], Awaitable[list[AgentState]]]
-"""The last agent records that a host of that name published."""
+
+class Output(Protocol):
+    """Where snapshots go, and what is remembered there."""
+
+    def offer(self, snapshot: GuestSnapshot) -> None:
+        """Take what is known about a guest; nobody waits."""
+
+    def forget(self, ref: GuestRef) -> None:
+        """Nothing more will come about this guest from here: it is on another host."""
+
+    async def recall(self, ref: GuestRef) -> dict[str, bytes]:
+        """The last bodies about a guest, by kind; empty when there are none. Raises NotConnected."""
+        ...
+
+    async def recall_host(self, name: str) -> list[AgentState]:
+        """The last agent records that a host of that name sent, the gone ones left out. Raises NotConnected."""
+        ...
 
 
 class HostCollector:
     """One libvirt host and its guests; hosts know nothing of each other."""
 
-    def __init__(self, uri: str, settings: Settings, offer: Offer, recall: Recall) -> None:
+    def __init__(self, uri: str, settings: Settings, output: Output) -> None:
         self.uri = uri
         self.guests: dict[str, Guest] = {}
         self.present: set[str] | None = None
         """UUIDs of the last full listing; None before the first."""
         self._settings = settings
-        self._offer = offer
-        self._recall = recall
+        self._output = output
         self._pending: Pending[str] = Pending()
         self._schedules: dict[str, Schedule] = {}
         self._hints: dict[str, set[Hint]] = {}
@@ -152,6 +163,8 @@ class HostCollector:
     async def _look(self, uuid: str) -> float | None:
         hints = self._hints.pop(uuid, set())
         if Hint.MIGRATED in hints:
+            if uuid in self.guests:
+                self._output.forget(self.guests[uuid].domain.ref)
             self._forget(uuid)
             return None
         domain = await self._host.domain(uuid)
@@ -159,7 +172,7 @@ class HostCollector:
         if domain is None:
             if guest is not None:
                 log.info("guest is gone", guest=str(guest.domain.ref))
-                self._offer(gone(guest.state(), codec.new_trace_id(), codec.now()))
+                self._output.offer(gone(guest.state(), codec.new_trace_id(), codec.now()))
                 self._forget(uuid)
             return None
         if guest is None:
@@ -167,15 +180,15 @@ class HostCollector:
         schedule = self._schedules[uuid]
         self._note(guest, domain, schedule, hints)
         trace_id = codec.new_trace_id()
-        self._offer(guest.snapshot(trace_id))
+        self._output.offer(guest.snapshot(trace_id))
         if not guest.askable:
             return None
         if await self._ask(guest, schedule, trace_id):
-            self._offer(guest.snapshot(trace_id))
+            self._output.offer(guest.snapshot(trace_id))
         return schedule.next(time.monotonic())
 
     async def _meet(self, domain: Domain) -> Guest:
-        bodies = await self._recall(domain.ref)
+        bodies = await self._output.recall(domain.ref)
         guest = Guest(domain, self.name, codec.now())
         guest.recall(bodies)
         self.guests[domain.uuid] = guest
@@ -249,7 +262,7 @@ class HostCollector:
             metrics.COMMAND_SECONDS.labels(command, result).observe(time.monotonic() - began)
         was_frozen = guest.frozen
         if guest.read(command, reply, codec.now()):
-            self._offer(guest.snapshot(trace_id))
+            self._output.offer(guest.snapshot(trace_id))
         schedule.asked(command, time.monotonic())
         if reply.truncated:
             metrics.TRUNCATED.labels(command).inc(reply.truncated)
@@ -284,10 +297,9 @@ class HostCollector:
 class Collector:
     """All hosts of this process."""
 
-    def __init__(self, settings: Settings, offer: Offer, recall: Recall, recall_host: RecallHost) -> None:
-        self.hosts = [HostCollector(uri, settings, offer, recall) for uri in settings.libvirt.uris]
-        self._offer = offer
-        self._recall_host = recall_host
+    def __init__(self, settings: Settings, output: Output) -> None:
+        self.hosts = [HostCollector(uri, settings, output) for uri in settings.libvirt.uris]
+        self._output = output
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; looks under way are finished."""
@@ -315,8 +327,8 @@ class Collector:
             present = set().union(*listed)
             with contextlib.suppress(NotConnected):
                 for name in {host.name for host in self.hosts}:
-                    for agent in await self._recall_host(name):
+                    for agent in await self._output.recall_host(name):
                         if agent.domain_uuid not in present:
                             log.info("guest is gone", guest=f"{agent.namespace}/{agent.name}")
-                            self._offer(gone(agent, codec.new_trace_id(), codec.now()))
+                            self._output.offer(gone(agent, codec.new_trace_id(), codec.now()))
                 return

@@ -27,21 +27,34 @@ class _Backlog:
     """A follower's sink that somebody iterates over; when it is full, the server waits."""
 
     def __init__(self, size: int) -> None:
-        self.queue: asyncio.Queue[Message | None] = asyncio.Queue(size)
+        self.queue: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._size = size
+        self._room = asyncio.Event()
 
     def begin(self) -> None:
         """The present values follow."""
 
     def apply(self, message: Message) -> Awaitable[None] | None:
         """Keep it until it is asked for."""
-        if self.queue.full():
-            return self.queue.put(message)
         self.queue.put_nowait(message)
-        return None
+        if self.queue.qsize() < self._size:
+            return None
+        self._room.clear()
+        return self._until_room()
+
+    async def _until_room(self) -> None:
+        await self._room.wait()
+
+    async def take(self) -> Message | None:
+        """The next; None where the present values end."""
+        taken = await self.queue.get()
+        if self.queue.qsize() <= self._size // 2:
+            self._room.set()
+        return taken
 
     def complete(self) -> None:
         """None marks the place."""
-        self._marker = asyncio.ensure_future(self.queue.put(None))
+        self.queue.put_nowait(None)
 
 
 async def follow(
@@ -73,7 +86,7 @@ async def follow(
     following = asyncio.create_task(Follower(bus, pattern, sink, after=after).run(), name="follower")
     try:
         while True:
-            message = await sink.queue.get()
+            message = await sink.take()
             if message is not None:
                 yield message
                 continue

@@ -60,7 +60,6 @@ class Collect(Section, frozen=True):
     filesystems: Annotated[Seconds, Meta(description="longest age of filesystems")] = 120.0
     command_timeout: Annotated[int, Meta(ge=1, le=60, description="longest wait for one agent command")] = 5
     resync: Annotated[Seconds, Meta(description="how often every domain's state is compared with libvirt's")] = 60.0
-    settle: Annotated[SecondsOrNever, Meta(description="how long after connecting everything is read often")] = 30.0
     health: Annotated[Listen, Meta(description="address of /healthz, /readyz and /metrics")] = "127.0.0.1:9471"
 
 

@@ -20,8 +20,7 @@ import uuid as uuids
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape, quoteattr
 
@@ -31,6 +30,7 @@ import libvirt_qemu
 from lab.errors import LabError
 from lab.guest_image import GuestImage
 from lab.libvirtd import Libvirtd
+from lab.part import Part
 from lab.process import program, wait_until
 from lab.reaper import processes_of
 
@@ -39,7 +39,7 @@ CONTROL_CHANNEL = "org.guestwire.control.0"
 MEMORY_MIB = 128
 
 
-class Guest:
+class Guest(Part):
     """One guest on one host.
 
     Args:
@@ -284,15 +284,6 @@ class Guest:
 
     def _control_socket_at(self, host: Libvirtd) -> str:
         return f"{host.directory}/{self.uuid}.control"
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def __repr__(self) -> str:
         return f"<Guest {self.domain_name} ({self.uuid}) on {self.host!r}>"

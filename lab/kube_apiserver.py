@@ -17,14 +17,14 @@ import os
 import ssl
 import subprocess
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import yaml
 
 from lab.certificates import Authority, KeyPair, new_key, write_private
 from lab.errors import LabError
 from lab.kube_build import KubeBinaries
+from lab.part import Part
 from lab.process import Daemon, free_port, wait_until
 
 VMI_CRD = Path(__file__).parent / "crds" / "virtualmachineinstances.yaml"
@@ -32,7 +32,7 @@ START_SECONDS = 90.0
 """Patience with a start: 3 s are normal, a loaded machine takes many times that."""
 
 
-class KubeApiserver:
+class KubeApiserver(Part):
     """One API server on 127.0.0.1, and an administrator's ways into it.
 
     Args:
@@ -160,15 +160,6 @@ class KubeApiserver:
         """A kubeconfig file that acts as a service account that exists, by a token good for one hour."""
         user = {"token": self.token(service_account, namespace)}
         return self._write_kubeconfig(f"kubeconfig-{namespace}-{service_account}", user)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def __repr__(self) -> str:
         return f"<KubeApiserver {self.url} {'running' if self._daemon.alive else 'stopped'}>"

@@ -17,12 +17,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import libvirt
 
 from lab.errors import LabError
+from lab.part import Part
 from lab.paths import cache_dir
 from lab.process import Daemon, OwnedDirectory, program
 from lab.reaper import end_processes_of
@@ -38,7 +37,7 @@ _DEEPEST_SOCKET = "libvirt/qemu/channel/target/domain-999-a-name-of-20-letters/o
 libvirt.registerErrorHandler(lambda _context, _error: None, None)
 
 
-class Libvirtd:
+class Libvirtd(Part):
     """A libvirt daemon in `directory`, which must lie in an `OwnedDirectory`.
 
     Args:
@@ -142,15 +141,6 @@ class Libvirtd:
             kept.symlink_to(answers)
         for path in (self.directory, configuration, configuration / "qemu", kept.parent, answers):
             self.give(path)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def __repr__(self) -> str:
         return f"<Libvirtd {self.uri}{'' if self.alive else ', stopped'}>"

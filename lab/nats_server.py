@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from lab.errors import LabError
+from lab.part import Part
 from lab.process import Daemon, free_port, wait_until
 
 CLUSTER_NAME = "lab"
 
 
-class NatsServer:
+class NatsServer(Part):
     """One NATS server with JetStream; data and configuration in `directory`.
 
     Args:
@@ -105,20 +105,11 @@ class NatsServer:
         finally:
             connection.close()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def __repr__(self) -> str:
         return f"<NatsServer {self.name} {self.url}{'' if self.alive else ', stopped'}>"
 
 
-class NatsCluster:
+class NatsCluster(Part):
     """A cluster of NATS servers: `servers` are its members, each may be stopped, killed and started by itself."""
 
     def __init__(self, directory: Path, size: int = 3, *, config: str = "") -> None:
@@ -168,15 +159,6 @@ class NatsCluster:
 
     def _ready(self) -> bool:
         return self.leader() is not None and all(server.healthy() for server in self.servers)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def __repr__(self) -> str:
         return f"<NatsCluster {', '.join(self.urls)}>"

@@ -23,10 +23,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import IO, ClassVar, Self
+from typing import IO, ClassVar
 
 from lab import reaper
 from lab.errors import LabError
+from lab.part import Part
 
 _forker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lab-forker")
 
@@ -64,7 +65,7 @@ def program(name: str) -> str:
     return path
 
 
-class Daemon:
+class Daemon(Part):
     """A long-running child process with its output in a log file; may be started again after it ended.
 
     Args:
@@ -166,15 +167,6 @@ class Daemon:
         except OSError as error:
             return f"({self.log}: {error.strerror})"
         return "\n".join(text.splitlines()[-lines:])
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def __repr__(self) -> str:
         return f"<Daemon {self.name} {f'pid {self.pid}' if self.alive else 'stopped'}>"

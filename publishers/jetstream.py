@@ -70,6 +70,12 @@ class JetStreamPublisher:
         self._pending.add(snapshot.ref)
         metrics.PENDING.set(len(self._pending))
 
+    def forget(self, ref: GuestRef) -> None:
+        """Nothing more will come about this guest from here: it is on another host."""
+        self._latest.pop(ref, None)
+        self._pending.forget(ref)
+        self._last.pop(ref, None)
+
     def close(self) -> None:
         """No more offers; `run` ends when all are published."""
         self._pending.close()
@@ -96,7 +102,9 @@ class JetStreamPublisher:
     # --- one guest ---------------------------------------------------------------------------------------------
 
     async def _publish(self, ref: GuestRef) -> float | None:
-        snapshot = self._latest.pop(ref)
+        snapshot = self._latest.pop(ref, None)
+        if snapshot is None:
+            return None
         try:
             if ref not in self._last:
                 await self._load(ref)
@@ -127,8 +135,9 @@ class JetStreamPublisher:
     async def _send(self, snapshot: GuestSnapshot, part: Part) -> None:
         ref, last = snapshot.ref, self._last[snapshot.ref][part.kind]
         subject = subjects.subject(self._cluster, ref, part.kind)
-        # The same change repeated is the same message; the same value after another one, or a heartbeat, is not.
-        message_id = blake2b(f"{subject} {last.revision} {part.digest}".encode(), digest_size=16).hexdigest()
+        # The same reading sent again is the same message; the same value after another one, or a heartbeat, is not.
+        what = f"{subject} {last.revision} {part.digest} {part.observed_at}"
+        message_id = blake2b(what.encode(), digest_size=16).hexdigest()
         headers = codec.event_headers(
             ref=ref,
             uid=snapshot.uid,

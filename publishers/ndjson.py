@@ -38,6 +38,10 @@ class NdjsonPublisher:
             sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
         sys.stdout.buffer.flush()
 
+    def forget(self, ref: GuestRef) -> None:
+        """Nothing more will come about this guest from here."""
+        self._digests = {key: digest for key, digest in self._digests.items() if key[0] != ref}
+
     def close(self) -> None:
         """End `run`."""
         self._closed.set()

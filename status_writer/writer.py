@@ -22,7 +22,7 @@ from typing import Protocol, TypeVar
 from guestwire.codec import decode, now
 from guestwire.errors import ContractError, NotConnected, TransientError
 from guestwire.jetstream import Bus, Message, translated
-from guestwire.lifecycle import backoff
+from guestwire.lifecycle import backoff, cancel
 from guestwire.logs import logger
 from guestwire.pending import Pending
 from guestwire.settings import Status
@@ -112,10 +112,7 @@ class StatusWriter:
             await work
         finally:
             ending.set()
-            for task in (stopped, hold, work, consume):
-                task.cancel()
-            with suppress(asyncio.CancelledError):
-                await consume
+            await cancel(stopped, hold, work, consume)
 
     def _received(self, delivery: Delivery) -> None:
         self._inbox.add(delivery)

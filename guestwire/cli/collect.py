@@ -35,7 +35,7 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
     publisher = to_nats = JetStreamPublisher(bus, settings.cluster, settings.publish)
     if settings.publish.output == "ndjson":
         publisher = NdjsonPublisher(settings.cluster)
-    collector = Collector(settings, publisher.offer, publisher.recall, publisher.recall_host)
+    collector = Collector(settings, publisher)
     to_nats.on_fenced = collector.look_again
 
     def conditions() -> dict[str, bool]:

@@ -42,10 +42,10 @@ class Watched:
         self.buried: list[AgentState] = []
         self._digests: dict[tuple[GuestRef, str], str] = {}
         self._stop = asyncio.Event()
-        self.collector = Collector(self.settings, self._offer, self._recall, self._recall_host)
+        self.collector = Collector(self.settings, self)
         self.task = asyncio.create_task(self.collector.run(self._stop))
 
-    def _offer(self, snapshot: GuestSnapshot) -> None:
+    def offer(self, snapshot: GuestSnapshot) -> None:
         for part in snapshot.parts:
             if self._digests.get((snapshot.ref, part.kind)) != part.digest:
                 self._digests[snapshot.ref, part.kind] = part.digest
@@ -54,10 +54,14 @@ class Watched:
                 self.latest[snapshot.ref, part.kind] = body
                 self.recalled.setdefault(snapshot.ref, {})[part.kind] = part.body
 
-    async def _recall(self, ref: GuestRef) -> dict[str, bytes]:
+    def forget(self, ref: GuestRef) -> None:
+        """It is elsewhere."""
+        self.recalled.pop(ref, None)
+
+    async def recall(self, ref: GuestRef) -> dict[str, bytes]:
         return dict(self.recalled.get(ref, {}))
 
-    async def _recall_host(self, name: str) -> list[AgentState]:
+    async def recall_host(self, name: str) -> list[AgentState]:
         return [agent for agent in self.buried if agent.host == name]
 
     def get(self, kind: str, ref: str = "prod/web") -> Any:
