@@ -113,6 +113,8 @@ class StatusWriter:
         finally:
             ending.set()
             await cancel(stopped, hold, work, consume)
+        if not consume.cancelled():
+            consume.result()
 
     def _received(self, delivery: Delivery) -> None:
         self._inbox.add(delivery)

@@ -17,14 +17,14 @@ pytestmark = pytest.mark.lab
 
 async def publish(url: str | list[str], text: bytes, *, replicas: int = 1) -> None:
     async with await nats.connect(url) as connection:
-        stream = connection.jetstream()
+        stream = connection.jetstream(timeout=30)
         await stream.add_stream(StreamConfig(name="S", subjects=["s.>"], num_replicas=replicas))
         await stream.publish("s.1", text)
 
 
 async def last(url: str | list[str]) -> bytes | None:
     async with await nats.connect(url) as connection:
-        message = await connection.jetstream().get_last_msg("S", "s.1")
+        message = await connection.jetstream(timeout=30).get_last_msg("S", "s.1")
     return message.data
 
 
