@@ -10,30 +10,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import re
 import time
+from collections.abc import Iterable
+from datetime import timedelta
 from typing import Protocol
 
 from collectors import metrics
 from collectors.agent_commands import AgentCommand
 from collectors.domain import Domain
-from collectors.guest import UNSUPPORTED, Guest, gone
-from collectors.libvirt_host import CALLS_PER_CONNECTION, Hint, LibvirtHost, Moving, NotRunning
+from collectors.guest import COMMANDS, Guest, Usage, gone
+from collectors.host import Hint, MakeHost, Moving
+from collectors.libvirt_host import CALLS_PER_CONNECTION, LibvirtHost
+from collectors.reader import Reader
 from collectors.schedule import MOMENT, Schedule, periods
 from guestwire import codec
-from guestwire.errors import AgentRefused, AgentUnresponsive, ContractError, NotConnected
+from guestwire.errors import AgentUnresponsive, NotConnected
 from guestwire.lifecycle import backoff, sleep_unless
 from guestwire.logs import logger
 from guestwire.pending import Pending
 from guestwire.settings import Settings
-from guestwire.snapshot import AgentState, GuestRef, GuestSnapshot
+from guestwire.snapshot import AgentState, GuestRef, GuestSnapshot, Kind
 
 log = logger("collector")
 
 WORKERS_PER_CALL = 4
 """Looks at once per agent call in flight: those that need no call must not wait for those that do."""
-LOST = re.compile("not connected|disappeared")
-"""In libvirt's words for an agent whose channel has gone, as against one that takes too long."""
+FRESH = timedelta(seconds=1)
+"""What was read so recently is not read again for whoever asks: a guest is not bothered more often."""
 DEVICE_COMMANDS = (AgentCommand.INTERFACES, AgentCommand.FILESYSTEMS)
 
 
@@ -58,7 +61,7 @@ class Output(Protocol):
 class HostCollector:
     """One libvirt host and its guests; hosts know nothing of each other."""
 
-    def __init__(self, uri: str, settings: Settings, output: Output) -> None:
+    def __init__(self, uri: str, settings: Settings, output: Output, make_host: MakeHost = LibvirtHost) -> None:
         self.uri = uri
         self.guests: dict[str, Guest] = {}
         self.present: set[str] | None = None
@@ -68,7 +71,11 @@ class HostCollector:
         self._pending: Pending[str] = Pending()
         self._schedules: dict[str, Schedule] = {}
         self._hints: dict[str, set[Hint]] = {}
-        self._host = LibvirtHost(uri, settings.libvirt.connections, self._hint)
+        self._uuids: dict[GuestRef, str] = {}
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        """Who wants to know when a guest has been looked at."""
+        self._host = make_host(uri, settings.libvirt.connections, self._hint)
+        self._reader = Reader(self._host, settings.collect, output.offer)
         self._resyncing: set[str] = set()
         self.connected = False
 
@@ -92,9 +99,32 @@ class HostCollector:
 
     def look_again(self, ref: GuestRef) -> None:
         """Someone else published about this guest: look whether it is still here."""
-        for uuid, guest in self.guests.items():
-            if guest.domain.ref == ref:
-                self._pending.add(uuid)
+        if uuid := self._uuids.get(ref):
+            self._pending.add(uuid)
+
+    async def read_now(self, ref: GuestRef, kinds: Iterable[str]) -> Guest | None:
+        """
+        Read a guest's facts that are older than a moment, whatever the schedule says; None when it is not here.
+        Raises AgentUnresponsive when it did not answer.
+        """
+        guest = self.guests.get(self._uuids.get(ref, ""))
+        if guest is None:
+            return None
+        uuid, began = guest.domain.uuid, codec.now()
+        wanted = [command for kind in kinds for command in COMMANDS.get(Kind(kind), ())]
+        wanted = [command for command in wanted if guest.supports(command)]
+        stale = guest.stale(wanted, began - FRESH)
+        if stale:
+            self._schedules[uuid].demand(stale, time.monotonic())
+            looked = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(uuid, []).append(looked)
+            self._pending.add(uuid)
+            await looked
+        if not guest.askable:
+            raise AgentUnresponsive("the agent is not connected, or the guest does not run")
+        if guest.stale(stale, began):
+            raise AgentUnresponsive(guest.reason or "the agent did not answer everything")
+        return guest
 
     # --- the connection ----------------------------------------------------------------------------------------
 
@@ -149,6 +179,7 @@ class HostCollector:
     # --- one guest ---------------------------------------------------------------------------------------------
 
     async def _look_safely(self, uuid: str) -> float | None:
+        waiting = self._waiting.pop(uuid, [])
         try:
             return await self._look(uuid)
         except NotConnected:
@@ -159,6 +190,10 @@ class HostCollector:
         except Exception:
             log.exception("look at a guest failed", uri=self.uri, uuid=uuid)
             return self._settings.collect.resync
+        finally:
+            for looked in waiting:
+                if not looked.done():
+                    looked.set_result(None)
 
     async def _look(self, uuid: str) -> float | None:
         hints = self._hints.pop(uuid, set())
@@ -183,16 +218,18 @@ class HostCollector:
         self._output.offer(guest.snapshot(trace_id))
         if not guest.askable:
             return None
-        if await self._ask(guest, schedule, trace_id):
+        if await self._reader.read(guest, schedule, trace_id):
             self._output.offer(guest.snapshot(trace_id))
         return schedule.next(time.monotonic())
 
     async def _meet(self, domain: Domain) -> Guest:
         bodies = await self._output.recall(domain.ref)
-        guest = Guest(domain, self.name, codec.now())
+        collect = self._settings.collect
+        guest = Guest(domain, self.name, codec.now(), Usage(collect.usage_share, collect.usage_age))
         guest.recall(bodies)
         self.guests[domain.uuid] = guest
-        self._schedules[domain.uuid] = Schedule(periods(self._settings.collect))
+        self._uuids[domain.ref] = domain.uuid
+        self._schedules[domain.uuid] = Schedule(periods(collect, domain.ref.namespace))
         self._schedules[domain.uuid].restart(time.monotonic())
         self._count()
         log.info("guest found", guest=str(domain.ref), phase=domain.phase, agent=guest.connected)
@@ -214,75 +251,10 @@ class HostCollector:
             log.info("agent connected" if guest.connected else "agent disconnected", guest=str(domain.ref))
             self._count()
 
-    async def _ask(self, guest: Guest, schedule: Schedule, trace_id: str) -> bool:
-        """Ask what is due, one command after another; whether anything was asked. News goes out at once."""
-        asked = False
-        for command in schedule.due(time.monotonic(), frozen=guest.frozen is True):
-            if not guest.supports(command):
-                guest.failed(command, UNSUPPORTED)
-                schedule.asked(command, time.monotonic())
-                continue
-            asked = True
-            if not await self._ask_one(guest, schedule, command, trace_id):
-                break
-        return asked
-
-    async def _ask_one(self, guest: Guest, schedule: Schedule, command: AgentCommand, trace_id: str) -> bool:
-        """False ends this round: the agent cannot be asked anything more for now."""
-        began, result = time.monotonic(), "ok"
-        metrics.IN_FLIGHT.labels(self.uri).inc()
-        try:
-            reply = await self._host.ask(guest.domain.uuid, command, self._settings.collect.command_timeout)
-        except AgentUnresponsive as error:
-            result = "unresponsive"
-            self._silent(guest, schedule, str(error))
-            return False
-        except NotRunning:
-            result = "not_running"
-            schedule.pause(time.monotonic(), MOMENT)
-            return False
-        except AgentRefused as error:
-            result = "refused"
-            guest.failed(command, str(error))
-            schedule.asked(command, time.monotonic())
-            if command is AgentCommand.FREEZE_STATUS:
-                guest.frozen = None
-            elif "frozen" in str(error):
-                guest.frozen = True
-                return await self._ask_one(guest, schedule, AgentCommand.FREEZE_STATUS, trace_id)
-            return True
-        except ContractError as error:
-            result = "unreadable"
-            log.warning("agent's reply makes no sense", guest=str(guest.domain.ref), error=str(error))
-            guest.failed(command, str(error))
-            schedule.asked(command, time.monotonic())
-            return True
-        finally:
-            metrics.IN_FLIGHT.labels(self.uri).dec()
-            metrics.COMMAND_SECONDS.labels(command, result).observe(time.monotonic() - began)
-        was_frozen = guest.frozen
-        if guest.read(command, reply, codec.now()):
-            self._output.offer(guest.snapshot(trace_id))
-        schedule.asked(command, time.monotonic())
-        if reply.truncated:
-            metrics.TRUNCATED.labels(command).inc(reply.truncated)
-        if guest.frozen:
-            schedule.pause(time.monotonic(), self._settings.collect.users)
-            return False
-        if was_frozen:
-            schedule.restart(time.monotonic())
-        return True
-
-    def _silent(self, guest: Guest, schedule: Schedule, error: str) -> None:
-        if LOST.search(error) and schedule.doubt(time.monotonic()):
-            return
-        pause = schedule.silent(time.monotonic())
-        if guest.responsive is not False:
-            log.warning("agent does not answer", guest=str(guest.domain.ref), error=error, again_in=pause)
-        guest.unresponsive(error)
-
     def _forget(self, uuid: str) -> None:
-        self.guests.pop(uuid, None)
+        guest = self.guests.pop(uuid, None)
+        if guest and self._uuids.get(guest.domain.ref) == uuid:
+            del self._uuids[guest.domain.ref]
         self._schedules.pop(uuid, None)
         self._hints.pop(uuid, None)
         self._resyncing.discard(uuid)
@@ -297,8 +269,8 @@ class HostCollector:
 class Collector:
     """All hosts of this process."""
 
-    def __init__(self, settings: Settings, output: Output) -> None:
-        self.hosts = [HostCollector(uri, settings, output) for uri in settings.libvirt.uris]
+    def __init__(self, settings: Settings, output: Output, make_host: MakeHost = LibvirtHost) -> None:
+        self.hosts = [HostCollector(uri, settings, output, make_host) for uri in settings.libvirt.uris]
         self._output = output
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -312,6 +284,13 @@ class Collector:
         """A snapshot of this guest was fenced off: look whether it is still ours."""
         for host in self.hosts:
             host.look_again(ref)
+
+    async def read_now(self, ref: GuestRef, kinds: Iterable[str]) -> bool:
+        """Read a guest's facts now; False when it is on none of these hosts. Raises AgentUnresponsive."""
+        for host in self.hosts:
+            if await host.read_now(ref, kinds) is not None:
+                return True
+        return False
 
     @property
     def connected(self) -> bool:

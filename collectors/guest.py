@@ -7,7 +7,8 @@ agent's disconnect, a freeze, and (from the last messages on the bus) a restart 
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from guestwire.snapshot import (
     CAP_IN_GUESTOSINFO,
     AgentState,
     Body,
+    Filesystem,
     FilesystemInfo,
     FilesystemList,
     GuestOSInfo,
@@ -35,24 +37,55 @@ from guestwire.snapshot import (
     UserList,
 )
 
+BEGINNING = datetime.fromtimestamp(0, UTC)
 UNSUPPORTED = "this agent does not have the command, or it is disabled"
 
 _GUESTOSINFO = tuple(command for command in AgentCommand if command is not AgentCommand.INTERFACES)
 """The commands whose facts make up guestosinfo."""
-_COMMANDS = {
+COMMANDS = {
     Kind.GUESTOSINFO: (AgentCommand.OSINFO, AgentCommand.HOSTNAME, AgentCommand.TIMEZONE, AgentCommand.INFO,
                        AgentCommand.FREEZE_STATUS),
     Kind.INTERFACES: (AgentCommand.INTERFACES,),
     Kind.USERLIST: (AgentCommand.USERS,),
     Kind.FILESYSTEMLIST: (AgentCommand.FILESYSTEMS,),
 }  # fmt: skip
-"""The commands behind the reading that the agent record tells of a kind."""
+"""The commands behind each kind of facts."""
+
+
+class Usage:
+    """
+    Which moves of used bytes are news. They move all the time; a mount, an unmount or another size always counts, usage
+    when it moved by a share of the filesystem, or when a smaller move is `age` seconds old.
+    """
+
+    def __init__(self, share: float = 0.0, age: float = 0.0) -> None:
+        self._share = share
+        self._age = timedelta(seconds=age)
+        self._moved_since: datetime | None = None
+
+    def worth_telling(self, told: tuple[Filesystem, ...], present: tuple[Filesystem, ...], now: datetime) -> bool:
+        """Whether the present filesystems are to replace those told before."""
+        if told == present:
+            self._moved_since = None
+            return False
+        if len(told) == len(present) and all(map(self._hardly_moved, told, present)):
+            self._moved_since = self._moved_since or now
+            if now - self._moved_since < self._age:
+                return False
+        self._moved_since = None
+        return True
+
+    def _hardly_moved(self, told: Filesystem, present: Filesystem) -> bool:
+        if msgspec.structs.replace(told, used_bytes=present.used_bytes) != present:
+            return False
+        moved = abs(told.used_bytes - present.used_bytes)
+        return moved == 0 or moved < self._share * present.total_bytes
 
 
 class Guest:
     """Not a snapshot: it changes as the guest does. One task at a time may use it."""
 
-    def __init__(self, domain: Domain, host: str, now: datetime) -> None:
+    def __init__(self, domain: Domain, host: str, now: datetime, usage: Usage | None = None) -> None:
         self.domain = domain
         self.host = host
         self.connected = domain.connected
@@ -62,6 +95,7 @@ class Guest:
         self.frozen: bool | None = None
         self._readings: dict[AgentCommand, Reading] = {}
         self._facts: dict[AgentCommand, Any] = {}
+        self._usage = usage or Usage()
 
     # --- what happens to it ------------------------------------------------------------------------------------
 
@@ -99,9 +133,14 @@ class Guest:
 
     def read(self, command: AgentCommand, reply: Reply, now: datetime) -> bool:
         """A command was answered; True when it differs from what was known before."""
-        news = command in self._facts and self._facts[command] != reply.value
+        before = self._facts.get(command)
+        news = before is not None and before != reply.value
         self.responsive, self.reason = True, ""
         self._readings[command] = Reading(observed_at=now, truncated=reply.truncated)
+        if command is AgentCommand.FILESYSTEMS and before is not None:
+            news = self._usage.worth_telling(before, reply.value, now)
+            if not news:
+                return False
         self._facts[command] = reply.value
         if command is AgentCommand.FREEZE_STATUS:
             self.frozen = reply.value == "frozen"
@@ -127,6 +166,14 @@ class Guest:
         """Whether the agent has a command, as far as it told; before it did, whatever is asked may be."""
         info: AgentInfo | None = self._facts.get(AgentCommand.INFO)
         return info is None or any(known.name == command and known.enabled for known in info.commands)
+
+    def stale(self, commands: Iterable[AgentCommand], before: datetime) -> list[AgentCommand]:
+        """Those of the commands that were last answered before that time, or never."""
+        return [
+            command
+            for command in commands
+            if (self._readings.get(command, Reading()).observed_at or BEGINNING) < before
+        ]
 
     def snapshot(self, trace_id: str) -> GuestSnapshot:
         """Everything known, ready to be published."""
@@ -211,7 +258,7 @@ class Guest:
     def _readings_by_kind(self) -> dict[str, Reading]:
         """Per kind: the oldest of what is read regularly, the first error, and what was cut."""
         found: dict[str, Reading] = {}
-        for kind, commands in _COMMANDS.items():
+        for kind, commands in COMMANDS.items():
             readings = {command: self._readings[command] for command in commands if command in self._readings}
             if readings:
                 regular = [readings[command] for command in commands[:3] if command in readings] or [*readings.values()]
@@ -222,7 +269,7 @@ class Guest:
         return found
 
     def _recall_readings(self, readings: dict[str, Reading]) -> None:
-        for kind, commands in _COMMANDS.items():
+        for kind, commands in COMMANDS.items():
             if told := readings.get(kind):
                 failed, _, error = told.error.partition(": ")
                 for command in commands:

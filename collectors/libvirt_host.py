@@ -5,6 +5,7 @@ One connection is for events and look-ups, others for agent calls with at most f
 reading a client with five calls under way (`max_client_requests`), also its keepalive answers, so five hung agents
 would cost the connection. Losing any of them counts as losing the host: all are opened again, callbacks registered too.
 
+Agents that did not answer the last time share a connection of their own: they keep each other waiting, and nobody else.
 Every blocking call runs in a thread of this host's own pool, so one misbehaving host holds up no other.
 """
 
@@ -12,10 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from enum import StrEnum
 from typing import Any, TypeVar
 
 import libvirt
@@ -24,29 +23,19 @@ import libvirt_qemu
 from collectors import domain, event_pump
 from collectors.agent_commands import AgentCommand, Reply, parse, request
 from collectors.domain import Domain
-from guestwire.errors import AgentRefused, AgentUnresponsive, ContractError, NotConnected, TransientError
+from collectors.host import Busy, Hint, Moving, NotRunning, OnHint
+from guestwire.errors import AgentRefused, AgentUnresponsive, ContractError, NotConnected
 from guestwire.snapshot import Phase
 
 T = TypeVar("T")
 
 CALLS_PER_CONNECTION = 4
+SUSPECT_CALLS = 2
+"""Calls at once to agents that did not answer the last time."""
 LOOKUPS = 4
 KEEPALIVE = (5, 3)
 """Seconds between probes of the daemon, and how many may stay unanswered."""
 
-
-class Hint(StrEnum):
-    """What an event suggests to look at; the look itself reads the present state."""
-
-    STATE = "state"
-    AGENT = "agent"
-    DEVICES = "devices"
-    EVERYTHING = "everything"
-    MIGRATED = "migrated"
-
-
-OnHint = Callable[[str, Hint], None]
-"""Called on the event loop with a domain's UUID."""
 
 _PHASES = {
     libvirt.VIR_DOMAIN_RUNNING: Phase.RUNNING,
@@ -69,14 +58,6 @@ _COMMAND_TIMEOUT = 112  # VIR_ERR_AGENT_COMMAND_TIMEOUT, libvirt >= 11.2
 _UNRESPONSIVE = {libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED, _COMMAND_TIMEOUT}
 
 
-class Moving(TransientError):  # noqa: N818
-    """The domain is in a live migration; whoever runs it next will tell."""
-
-
-class NotRunning(TransientError):  # noqa: N818
-    """The domain is paused or off, so its agent cannot be asked."""
-
-
 def translate(error: libvirt.libvirtError, what: str) -> Exception:
     """An exception of libvirt by its consequence (the codes of virterror.h)."""
     code, text = error.get_error_code(), (error.get_error_message() or str(error)).strip()
@@ -90,6 +71,24 @@ def translate(error: libvirt.libvirtError, what: str) -> Exception:
     return AgentRefused(text)
 
 
+class Lane:
+    """A connection for agent calls, and the room left on it."""
+
+    def __init__(self, conn: libvirt.virConnect, calls: int) -> None:
+        self.conn = conn
+        self.free = calls
+        self.room = asyncio.Semaphore(calls)
+
+    async def __aenter__(self) -> libvirt.virConnect:
+        self.free -= 1
+        await self.room.acquire()
+        return self.conn
+
+    async def __aexit__(self, *_: object) -> None:
+        self.free += 1
+        self.room.release()
+
+
 class LibvirtHost:
     """Connections to one URI, open between `open` and `close`."""
 
@@ -101,11 +100,13 @@ class LibvirtHost:
         self._on_hint = on_hint
         self._loop = asyncio.get_running_loop()
         self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="libvirt lookup")
-        self._calls = ThreadPoolExecutor(connections * CALLS_PER_CONNECTION, thread_name_prefix="agent call")
+        self._calls = ThreadPoolExecutor(
+            connections * CALLS_PER_CONNECTION + SUSPECT_CALLS, thread_name_prefix="agent call"
+        )
         self._connections = connections
         self._main: libvirt.virConnect | None = None
-        self._agents: list[tuple[libvirt.virConnect, asyncio.Semaphore]] = []
-        self._turn = itertools.count()
+        self._lanes: list[Lane] = []
+        self._suspects: Lane | None = None
         self._callbacks: list[int] = []
 
     async def open(self) -> None:
@@ -151,24 +152,27 @@ class LibvirtHost:
 
         return await self._look_up(look)
 
-    async def ask(self, uuid: str, command: AgentCommand, timeout: int) -> Reply:  # noqa: ASYNC109 - the agent's own
+    async def ask(self, uuid: str, command: AgentCommand, timeout: int, *, suspect: bool = False) -> Reply:  # noqa: ASYNC109
         """
-        Send one command to a domain's agent and parse its reply, both in a thread.
+        Send one command to a domain's agent and parse its reply, both in a thread; `timeout` in seconds is the agent's.
 
         A raw command has a time-out per call and reports it as such; `virDomainGetGuestInfo` takes a time-out for
-        success with nothing. Raises AgentUnresponsive, AgentRefused, NotRunning, ContractError, NotConnected.
+        success with nothing. Raises AgentUnresponsive, AgentRefused, NotRunning, ContractError, NotConnected; and Busy
+        for a suspect (it did not answer the last time) when enough of those are being asked.
         """
-        if not self._agents:
+        lane = self._suspects if suspect else max(self._lanes, key=lambda lane: lane.free, default=None)
+        if lane is None:
             raise NotConnected(f"{self.uri}: not connected")
-        conn, room = self._agents[next(self._turn) % len(self._agents)]
+        if suspect and lane.free <= 0:
+            raise Busy("other agents that do not answer are being asked")
 
-        def call() -> Reply:
+        def call(conn: libvirt.virConnect) -> Reply:
             dom = conn.lookupByUUIDString(uuid)
             return parse(command, libvirt_qemu.qemuAgentCommand(dom, request(command), timeout, 0))
 
-        async with room:
+        async with lane as conn:
             try:
-                return await self._in(self._calls, call)
+                return await self._in(self._calls, call, conn)
             except libvirt.libvirtError as error:
                 raise self._notice(translate(error, self.uri)) from error
             except UnicodeDecodeError as error:
@@ -198,7 +202,8 @@ class LibvirtHost:
         for event, callback in self._handlers().items():
             with contextlib.suppress(libvirt.libvirtError):  # an event this libvirt does not know
                 self._callbacks.append(self._main.domainEventRegisterAny(None, event, callback, None))
-        self._agents = [(self._connection(), asyncio.Semaphore(CALLS_PER_CONNECTION)) for _ in range(self._connections)]
+        self._suspects = Lane(self._connection(), SUSPECT_CALLS)
+        self._lanes = [Lane(self._connection(), CALLS_PER_CONNECTION) for _ in range(self._connections)]
 
     def _connection(self) -> libvirt.virConnect:
         conn = libvirt.open(self.uri)
@@ -213,14 +218,15 @@ class LibvirtHost:
             for callback in self._callbacks:
                 with contextlib.suppress(libvirt.libvirtError):
                     self._main.domainEventDeregisterAny(callback)
-        for conn in (self._main, *(agent for agent, _ in self._agents)):
+        lanes = [*self._lanes, self._suspects] if self._suspects else self._lanes
+        for conn in (self._main, *(lane.conn for lane in lanes)):
             with contextlib.suppress(libvirt.libvirtError):
                 if conn is not None:
                     conn.unregisterCloseCallback()
             with contextlib.suppress(libvirt.libvirtError):
                 if conn is not None:
                     conn.close()
-        self._main, self._agents, self._callbacks = None, [], []
+        self._main, self._lanes, self._suspects, self._callbacks = None, [], None, []
 
     # --- in libvirt's event thread -----------------------------------------------------------------------------
 

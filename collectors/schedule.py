@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterable
 
 from collectors.agent_commands import AgentCommand
-from guestwire.settings import Collect
+from guestwire.settings import Ages, Collect
 
 FIRST_INTERVAL = 2.0
 """Seconds until the second reading after connecting."""
@@ -26,17 +26,32 @@ FIRST_SILENCE, LONGEST_SILENCE = 10.0, 300.0
 """Seconds for which an agent that did not answer is left alone, doubling."""
 
 
-def periods(settings: Collect) -> dict[AgentCommand, float]:
-    """Longest age per command, in seconds; NEVER is asked on events only."""
+PROFILES = {
+    "default": Ages(users=10, interfaces=30, system=120, filesystems=120),
+    "economy": Ages(users=60, interfaces=60, system=600, filesystems=600),
+}
+"""In steady state 600 and 144 commands per guest and hour."""
+
+
+def periods(settings: Collect, namespace: str) -> dict[AgentCommand, float]:
+    """Longest age per command, in seconds; NEVER is asked on events only. A namespace's own ages come first."""
+
+    def age(name: str) -> float:
+        for ages in (settings.namespaces.get(namespace), settings, PROFILES[settings.profile]):
+            if (value := getattr(ages, name, None)) is not None:
+                return float(value)
+        raise AssertionError(name)
+
+    system = age("system")
     return {
         AgentCommand.INFO: NEVER,
         AgentCommand.FREEZE_STATUS: NEVER,
-        AgentCommand.OSINFO: settings.system,
-        AgentCommand.HOSTNAME: settings.system,
-        AgentCommand.TIMEZONE: settings.system,
-        AgentCommand.INTERFACES: settings.interfaces,
-        AgentCommand.USERS: settings.users,
-        AgentCommand.FILESYSTEMS: settings.filesystems,
+        AgentCommand.OSINFO: system,
+        AgentCommand.HOSTNAME: system,
+        AgentCommand.TIMEZONE: system,
+        AgentCommand.INTERFACES: age("interfaces"),
+        AgentCommand.USERS: age("users"),
+        AgentCommand.FILESYSTEMS: age("filesystems"),
     }
 
 
@@ -63,6 +78,11 @@ class Schedule:
             self._due[command] = now
             self._interval[command] = FIRST_INTERVAL
 
+    def demand(self, commands: Iterable[AgentCommand], now: float) -> None:
+        """Somebody wants to know these now, even of an agent that was left alone for its silence."""
+        self._due |= dict.fromkeys(commands, now)
+        self._quiet_until = 0.0
+
     def due(self, now: float, *, frozen: bool) -> list[AgentCommand]:
         """What to ask now, in the order of AgentCommand. A frozen agent is asked only whether it still is."""
         if now < self._quiet_until:
@@ -84,6 +104,11 @@ class Schedule:
             self._due[command] = now + min(interval * random.uniform(0.75, 1.25), period)  # noqa: S311
         else:
             self._due[command] = max(self._due.get(command, now) + period, now + period / 2)
+
+    @property
+    def patience(self) -> float:
+        """The shortest of the longest ages: how soon a freeze's end is noticed."""
+        return min(self._periods.values())
 
     def pause(self, now: float, seconds: float) -> None:
         """Leave the agent alone for so long."""

@@ -11,16 +11,40 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import msgspec
+
 from guestwire import subjects
+from guestwire.errors import AgentUnresponsive
 from guestwire.follower import Follower
 from guestwire.jetstream import Bus, Message, translated
 from guestwire.lifecycle import cancel
 from guestwire.settings import Nats
+from guestwire.snapshot import GuestRef
 
 
 def open(*servers: str, credentials: str = "", stream: str = "GUESTWIRE") -> Bus:  # noqa: A001 - reads client.open()
     """A connection, to be used as an async context manager."""
     return Bus(Nats(servers=servers or Nats().servers, credentials=credentials, stream=stream), "client")
+
+
+async def read_now(
+    bus: Bus,
+    ref: GuestRef,
+    *,
+    cluster: str = "local",
+    kind: str = "all",
+    timeout: float = 10,  # noqa: ASYNC109
+) -> dict[str, int]:
+    """
+    Have a guest read now; the revision of each kind afterwards. Raises NotConnected when no collector has the guest,
+    and AgentUnresponsive with its reason when the agent does not answer.
+    """
+    with translated(f"reading of {ref}"):
+        answer = await bus.client.request(subjects.request(cluster, ref, kind), timeout=timeout)
+    if error := (answer.headers or {}).get("Nats-Service-Error"):
+        raise AgentUnresponsive(error)
+    revisions: dict[str, int] = msgspec.json.decode(answer.data)["revisions"]
+    return revisions
 
 
 class _Backlog:

@@ -52,14 +52,35 @@ class Libvirt(Section, frozen=True):
     retry_max: Annotated[Seconds, Meta(description="longest pause between attempts to reach a host")] = 30.0
 
 
-class Collect(Section, frozen=True):
+class Ages(Section, frozen=True):
+    users: Annotated[Seconds | None, Meta(description="longest age of logged-in users; empty for the profile's")] = None
+    interfaces: Annotated[Seconds | None, Meta(description="longest age of addresses; empty for the profile's")] = None
+    system: Annotated[
+        Seconds | None, Meta(description="longest age of OS, host name and time zone; empty for the profile's")
+    ] = None
+    filesystems: Annotated[Seconds | None, Meta(description="longest age of filesystems; empty for the profile's")] = (
+        None
+    )
+
+
+class Collect(Ages, frozen=True):
+    profile: Annotated[
+        Literal["default", "economy"],
+        Meta(description="how often agents are asked: at most 600 commands per guest and hour, or at most 250"),
+    ] = "default"
+    namespaces: Annotated[
+        dict[str, Ages], Meta(description="longest ages of the guests of single namespaces; in the file only")
+    ] = msgspec.field(default_factory=dict)
     host: Annotated[str, Meta(description="this host's name in messages; empty for the one libvirt tells")] = ""
-    users: Annotated[Seconds, Meta(description="longest age of logged-in users while the agent answers")] = 10.0
-    interfaces: Annotated[Seconds, Meta(description="longest age of addresses")] = 30.0
-    system: Annotated[Seconds, Meta(description="longest age of OS, host name and time zone")] = 120.0
-    filesystems: Annotated[Seconds, Meta(description="longest age of filesystems")] = 120.0
     command_timeout: Annotated[int, Meta(ge=1, le=60, description="longest wait for one agent command")] = 5
     resync: Annotated[Seconds, Meta(description="how often every domain's state is compared with libvirt's")] = 60.0
+    usage_share: Annotated[
+        float,
+        Meta(ge=0, le=1, description="share of a filesystem by which its usage must move to be published at once"),
+    ] = 0.01
+    usage_age: Annotated[SecondsOrNever, Meta(description="how long a smaller move of usage may stay unpublished")] = (
+        300.0
+    )
     health: Annotated[Listen, Meta(description="address of /healthz, /readyz and /metrics")] = "127.0.0.1:9471"
 
 
@@ -167,7 +188,8 @@ class Loaded(msgspec.Struct, frozen=True):
         """Every setting, in the order of its definition."""
         for path, (_, description) in _fields(Settings).items():
             value, default = _at(self.settings, path), _at(Settings(), path)
-            yield Entry(path, value, default, self.sources.get(path, "default"), description)
+            inside = (source for name, source in self.sources.items() if f"{name}.".startswith(f"{path}."))
+            yield Entry(path, value, default, next(inside, "default"), description)
 
 
 def load(file: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Loaded:

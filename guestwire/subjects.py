@@ -73,6 +73,23 @@ def subject(cluster: str, ref: GuestRef, kind: str) -> str:
     return ".".join((PREFIX, *map(encode_token, (cluster, ref.namespace, ref.name, kind))))
 
 
+def request(cluster: str, ref: GuestRef | None, kind: str | None) -> str:
+    """
+    Where a reading is asked for: `guestwire.v1.<cluster>.<namespace>.<name>.read.<kind>`, a token more than what the
+    stream stores; None matches anything.
+    """
+    guest = ("*", "*") if ref is None else (encode_token(ref.namespace), encode_token(ref.name))
+    return ".".join((PREFIX, encode_token(cluster), *guest, "read", "*" if kind is None else encode_token(kind)))
+
+
+def parse_request(text: str) -> tuple[GuestRef, str]:
+    """Guest and kind of a request's subject. ContractError when it is not one of ours."""
+    tokens = text.split(".")
+    if len(tokens) != 7 or tokens[5] != "read":
+        raise ContractError(f"not a request of ours: {text[:200]!r}")
+    return GuestRef(decode_token(tokens[3]), decode_token(tokens[4])), decode_token(tokens[6])
+
+
 def of_guest(cluster: str, ref: GuestRef) -> str:
     """Wildcard for every kind of facts about a guest."""
     return ".".join((PREFIX, *map(encode_token, (cluster, ref.namespace, ref.name)), "*"))

@@ -11,6 +11,7 @@ acknowledgement makes no double.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
@@ -62,6 +63,8 @@ class JetStreamPublisher:
         self._pending: Pending[GuestRef] = Pending()
         self._latest: dict[GuestRef, GuestSnapshot] = {}
         self._last: dict[GuestRef, dict[str, Last]] = {}
+        self._publishing: set[GuestRef] = set()
+        self._waiting: dict[GuestRef, list[asyncio.Future[None]]] = {}
         self._away = False
 
     def offer(self, snapshot: GuestSnapshot) -> None:
@@ -69,6 +72,14 @@ class JetStreamPublisher:
         self._latest[snapshot.ref] = snapshot
         self._pending.add(snapshot.ref)
         metrics.PENDING.set(len(self._pending))
+
+    async def settled(self, ref: GuestRef) -> dict[str, int]:
+        """Wait until all that was offered about a guest is published; the revision of each kind."""
+        while ref in self._latest or ref in self._publishing:
+            done = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(ref, []).append(done)
+            await done
+        return {kind: last.revision for kind, last in self._last.get(ref, {}).items()}
 
     def forget(self, ref: GuestRef) -> None:
         """Nothing more will come about this guest from here: it is on another host."""
@@ -102,6 +113,16 @@ class JetStreamPublisher:
     # --- one guest ---------------------------------------------------------------------------------------------
 
     async def _publish(self, ref: GuestRef) -> float | None:
+        self._publishing.add(ref)
+        try:
+            return await self._publish_latest(ref)
+        finally:
+            self._publishing.discard(ref)
+            for done in self._waiting.pop(ref, []):
+                if not done.done():
+                    done.set_result(None)
+
+    async def _publish_latest(self, ref: GuestRef) -> float | None:
         snapshot = self._latest.pop(ref, None)
         if snapshot is None:
             return None

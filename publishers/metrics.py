@@ -14,3 +14,4 @@ PENDING = Gauge("guestwire_publisher_pending_guests", "Guests with something to 
 RETRIES = Counter("guestwire_publisher_retries_total", "Snapshots kept because NATS did not answer")
 FENCED = Counter("guestwire_publisher_fenced_total", "Snapshots dropped because another publisher was faster")
 TOO_LARGE = Counter("guestwire_publisher_too_large_total", "Messages over the server's size limit, dropped")
+READINGS = Counter("guestwire_publisher_readings_total", "Readings on demand, by result", ["result"])

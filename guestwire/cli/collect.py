@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
 
 import click
@@ -29,6 +30,7 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
     from guestwire.jetstream import Bus  # noqa: PLC0415
     from publishers.jetstream import JetStreamPublisher  # noqa: PLC0415
     from publishers.ndjson import NdjsonPublisher  # noqa: PLC0415
+    from publishers.readings import Readings  # noqa: PLC0415
 
     bus = Bus(settings.nats, "collector")
     publisher: JetStreamPublisher | NdjsonPublisher
@@ -50,6 +52,8 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
             resources.push_async_callback(bus.close)
             if not await bus.open(stop) or not await bus.ensure_stream_patiently(stop):
                 return
+            name = settings.collect.host or socket.gethostname()
+            await Readings(bus, settings.cluster, name, to_nats, collector.read_now).start()
         async with asyncio.TaskGroup() as group:
             group.create_task(publisher.run(), name="publisher")
             await collector.run(stop)

@@ -9,7 +9,7 @@ import msgspec
 
 from collectors.agent_commands import AgentCommand, AgentInfo, Reply
 from collectors.domain import Domain
-from collectors.guest import Guest, gone
+from collectors.guest import Guest, Usage, gone
 from guestwire import codec
 from guestwire.snapshot import (
     AgentState,
@@ -171,3 +171,44 @@ def test_gone() -> None:
     state = codec.decode(part.body, AgentState)
 
     assert (Phase.GONE, False, "uid") == (state.phase, state.connected, state.uid)
+
+
+def filesystems(used: int, *mounts: str) -> tuple[Filesystem, ...]:
+    """Filesystems of 1000 bytes."""
+    return tuple(Filesystem("vda", mount, "ext4", used, 1000) for mount in mounts)
+
+
+def told(guest: Guest) -> list[tuple[str, int]]:
+    """Mount points and used bytes, as they are said."""
+    items = bodies(guest.snapshot("t"))["filesystemlist"]["items"]
+    return [(item["mountPoint"], item["usedBytes"]) for item in items]
+
+
+def test_usage_noise() -> None:
+    """Small moves of usage wait, large ones and late ones are told; a mount never waits."""
+    guest = Guest(DOMAIN, "host", NOW, Usage(share=0.1, age=60))
+
+    def read(seconds: int, *entries: Filesystem) -> bool:
+        return guest.read(AgentCommand.FILESYSTEMS, Reply(entries), NOW + timedelta(seconds=seconds))
+
+    assert not read(0, *filesystems(100, "/"))
+    assert not read(1, *filesystems(150, "/"))
+    assert [("/", 100)] == told(guest)
+    assert read(2, *filesystems(200, "/"))
+    assert [("/", 200)] == told(guest)
+    assert not read(3, *filesystems(250, "/"))
+    assert not read(62, *filesystems(251, "/"))
+    assert read(63, *filesystems(252, "/"))
+    assert [("/", 252)] == told(guest)
+    assert read(64, *filesystems(253, "/", "/mnt"))
+    assert [("/", 253), ("/mnt", 253)] == told(guest)
+    assert read(65, *filesystems(253, "/"))
+
+
+def test_usage_age_is_of_the_move() -> None:
+    """Usage that moved and came back was never news; the waiting begins anew."""
+    guest = Guest(DOMAIN, "host", NOW, Usage(share=0.1, age=60))
+    for seconds, used in ((0, 100), (1, 150), (30, 100), (50, 150), (70, 150)):
+        guest.read(AgentCommand.FILESYSTEMS, Reply(filesystems(used, "/")), NOW + timedelta(seconds=seconds))
+
+    assert [("/", 100)] == told(guest)

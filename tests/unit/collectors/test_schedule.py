@@ -8,7 +8,7 @@ import pytest
 
 from collectors.agent_commands import AgentCommand
 from collectors.schedule import Schedule, periods
-from guestwire.settings import Collect
+from guestwire.settings import Ages, Collect
 
 HOUR = 3600.0
 
@@ -27,7 +27,7 @@ def simulate(schedule: Schedule, until: float, since: float = 0.0) -> dict[Agent
 
 def fresh() -> Schedule:
     """Of a guest that has just connected."""
-    schedule = Schedule(periods(Collect()))
+    schedule = Schedule(periods(Collect(), "ns"))
     schedule.restart(0.0)
     return schedule
 
@@ -40,7 +40,7 @@ def test_everything_at_once() -> None:
 def test_burst_then_longest_age() -> None:
     """The first intervals are short; none is ever longer than the setting."""
     times = simulate(fresh(), HOUR)
-    limits = {command: limit for command, limit in periods(Collect()).items() if limit < HOUR}
+    limits = {command: limit for command, limit in periods(Collect(), "ns").items() if limit < HOUR}
     for command, limit in limits.items():
         gaps = [later - earlier for earlier, later in zip(times[command], times[command][1:], strict=False)]
         assert gaps[0] < 3
@@ -103,3 +103,31 @@ def test_doubt() -> None:
     assert tries >= 5
     schedule.asked(AgentCommand.INFO, now)
     assert schedule.doubt(now)
+
+
+def test_economy() -> None:
+    """The economy profile costs at most 250 commands per guest and hour."""
+    schedule = Schedule(periods(Collect(profile="economy"), "ns"))
+    schedule.restart(0.0)
+    simulate(schedule, HOUR)
+
+    assert 140 <= sum(map(len, simulate(schedule, 2 * HOUR, HOUR).values())) <= 250
+
+
+def test_ages_of_a_namespace() -> None:
+    """A namespace's own age beats the setting, which beats the profile's."""
+    settings = Collect(users=7, namespaces={"prod": Ages(users=3)})
+
+    assert 3 == periods(settings, "prod")[AgentCommand.USERS]
+    assert 7 == periods(settings, "other")[AgentCommand.USERS]
+    assert 30 == periods(settings, "prod")[AgentCommand.INTERFACES]
+
+
+def test_demand() -> None:
+    """What somebody asks for is due at once, also of an agent that is left alone."""
+    schedule = fresh()
+    simulate(schedule, HOUR)
+    schedule.silent(HOUR)
+    schedule.demand([AgentCommand.USERS], HOUR)
+
+    assert [AgentCommand.USERS] == [c for c in schedule.due(HOUR, frozen=False) if c is AgentCommand.USERS]
