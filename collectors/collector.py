@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Iterable
 from datetime import timedelta
+from functools import partial
 from typing import Protocol
 
 from collectors import metrics
@@ -23,8 +24,9 @@ from collectors.host import Hint, MakeHost, Moving
 from collectors.libvirt_host import CALLS_PER_CONNECTION, LibvirtHost
 from collectors.reader import Reader
 from collectors.schedule import MOMENT, Schedule, periods
+from collectors.sockets import SCAN, Identity, Presence, find
 from guestwire import codec
-from guestwire.errors import AgentUnresponsive, NotConnected
+from guestwire.errors import AgentUnresponsive, ConfigError, NotConnected
 from guestwire.lifecycle import backoff, sleep_unless
 from guestwire.logs import logger
 from guestwire.pending import Pending
@@ -101,6 +103,12 @@ class HostCollector:
         """Someone else published about this guest: look whether it is still here."""
         if uuid := self._uuids.get(ref):
             self._pending.add(uuid)
+
+    def leave(self) -> None:
+        """The daemon is gone for good, and its guests with it; if another host has one by now, that is fenced off."""
+        for guest in self.guests.values():
+            log.info("guest is gone", guest=str(guest.domain.ref))
+            self._output.offer(gone(guest.state(), codec.new_trace_id(), codec.now()))
 
     async def read_now(self, ref: GuestRef, kinds: Iterable[str]) -> Guest | None:
         """
@@ -267,17 +275,31 @@ class HostCollector:
 
 
 class Collector:
-    """All hosts of this process."""
+    """All hosts of this process: those of `libvirt.uris`, and the sockets that come and go."""
 
     def __init__(self, settings: Settings, output: Output, make_host: MakeHost = LibvirtHost) -> None:
-        self.hosts = [HostCollector(uri, settings, output, make_host) for uri in settings.libvirt.uris]
+        libvirt = settings.libvirt
+        if not libvirt.uris and not libvirt.sockets:
+            raise ConfigError("libvirt.uris: nothing to watch; name a URI, or globs in libvirt.sockets")
+        self._make = partial(HostCollector, settings=settings, output=output, make_host=make_host)
+        self._settings = settings
         self._output = output
+        self._fixed = [self._make(uri) for uri in libvirt.uris]
+        self._passing: dict[Identity, HostCollector] = {}
+        self._scanned = not libvirt.sockets
+
+    @property
+    def hosts(self) -> list[HostCollector]:
+        """The present ones."""
+        return [*self._fixed, *self._passing.values()]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; looks under way are finished."""
         async with asyncio.TaskGroup() as group:
-            for host in self.hosts:
+            for host in self._fixed:
                 group.create_task(host.run(stop), name=f"collector of {host.uri}")
+            if self._settings.libvirt.sockets:
+                group.create_task(self._watch_sockets(stop), name="search for sockets")
             group.create_task(self._bury(stop), name="burial of guests that went away meanwhile")
 
     def look_again(self, ref: GuestRef) -> None:
@@ -294,14 +316,33 @@ class Collector:
 
     @property
     def connected(self) -> bool:
-        """Whether every host is reached."""
-        return all(host.connected for host in self.hosts)
+        """Whether any host is reached; one that is not harms no other. With none to watch there is none to miss."""
+        return any(host.connected for host in self.hosts) or (self._scanned and not self.hosts)
+
+    async def _watch_sockets(self, stop: asyncio.Event) -> None:
+        """A collector for each socket, from when it appears until it has been missing for a while."""
+        presence, libvirt, ends = Presence(), self._settings.libvirt, dict[Identity, asyncio.Event]()
+        async with asyncio.TaskGroup() as group:
+            while not stop.is_set():
+                come, missing = presence.update(await asyncio.to_thread(find, libvirt.sockets), time.monotonic())
+                for identity, path in come.items():
+                    host = self._passing[identity] = self._make(libvirt.socket_uri.replace("{}", path))
+                    ends[identity] = asyncio.Event()
+                    group.create_task(host.run(ends[identity]), name=f"collector of {path}")
+                for identity in missing:
+                    log.info("libvirt is gone", uri=self._passing[identity].uri)
+                    ends.pop(identity).set()
+                    self._passing.pop(identity).leave()
+                self._scanned = True
+                await sleep_unless(stop, SCAN)
+            for end in ends.values():
+                end.set()
 
     async def _bury(self, stop: asyncio.Event) -> None:
         """Once every host has been listed: guests that were published from here and are on none of them are gone."""
         while not await sleep_unless(stop, MOMENT):
             listed = [host.present for host in self.hosts if host.present is not None]
-            if len(listed) < len(self.hosts):
+            if not self._scanned or not listed or len(listed) < len(self.hosts):
                 continue
             present = set().union(*listed)
             with contextlib.suppress(NotConnected):

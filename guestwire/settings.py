@@ -47,7 +47,14 @@ class Nats(Section, frozen=True):
 
 
 class Libvirt(Section, frozen=True):
-    uris: Annotated[tuple[str, ...], Meta(min_length=1, description="libvirt hosts to watch")] = ("qemu:///system",)
+    uris: Annotated[tuple[str, ...], Meta(description="libvirt hosts to watch")] = ("qemu:///system",)
+    sockets: Annotated[
+        tuple[str, ...],
+        Meta(description="globs of sockets of more libvirt daemons, which may come and go, as KubeVirt's do"),
+    ] = ()
+    socket_uri: Annotated[str, Meta(pattern=r"\{\}", description="URI for such a socket, with {} for its path")] = (
+        "qemu+unix:///session?socket={}"
+    )
     connections: Annotated[Count, Meta(description="connections per host for agent calls, 4 calls in flight each")] = 2
     retry_max: Annotated[Seconds, Meta(description="longest pause between attempts to reach a host")] = 30.0
 
