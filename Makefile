@@ -6,7 +6,7 @@ CODE := guestwire collectors publishers status_writer api lab bench tests
 BENCH ?= latency
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-compose bench lab schema requirements format system clean
+.PHONY: help demo test check test-compose bench fuzz lab schema requirements format system clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ bench: lab ## run one benchmark: make bench BENCH=latency
 
 lab: .venv/ready ## build the lab's parts into its cache (about 5 minutes, once)
 	@$(BIN)/python -m lab build
+
+fuzz: .venv/ready ## coverage-guided fuzzing of the parsers of agent replies (ARGS="--runs 1000000")
+	@$(BIN)/python -m tests.fuzz.fuzz_agent_replies $(ARGS)
 
 format: .venv/ready ## format the code and mend what ruff can
 	$(BIN)/ruff check --fix --quiet

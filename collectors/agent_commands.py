@@ -1,30 +1,45 @@
 """
 The agent commands this project sends, and what it makes of the replies.
 
-Replies come from inside a guest, so they are hostile until parsed: counts and texts are bounded, a reply of the wrong
-shape is that command's failure and nobody else's. Unknown keys are ignored and missing ones take Go's zero value, as in
-KubeVirt's parser (agent_parser.go); a missing `mandatory` key is an error, as in libvirt's (qemu_agent.c).
+Replies come from inside a guest, so they are hostile until parsed: what is taken from one is bounded in its encoded
+form, whatever its characters; a reply of the wrong shape is that command's failure and nobody else's. Unknown keys are
+ignored and missing ones take Go's zero value, as in KubeVirt's parser (agent_parser.go); a missing `mandatory` key is
+an error, as in libvirt's (qemu_agent.c). Control characters pass, escaped in JSON: a reader sees what the guest said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from guestwire.errors import ContractError
 from guestwire.snapshot import Command, Filesystem, FilesystemDisk, GuestInterface, IPAddress, OperatingSystem, User
 
+S = TypeVar("S")
+T = TypeVar("T")
+
 MOST_ENTRIES = 1000
-"""Users, filesystems, interfaces, commands taken from one reply; the rest is counted as truncated."""
+"""Users, filesystems, interfaces, commands taken from one reply."""
 MOST_INNER = 100
 """Addresses of one interface, disks of one filesystem."""
 MOST_TEXT = 1024
-"""Characters of one text."""
+"""Bytes of one text, as JSON: a control character takes six."""
+MOST_LIST = 400 * 1024
+"""
+Bytes of one list, as JSON. NATS takes 1 MiB at once, and `guestosinfo` holds up to two lists, the commands and the
+first filesystems, beside some thirty texts.
+"""
 MOST_BYTES = 10 * 1024 * 1024
 """libvirt's own limit for a reply (QEMU_AGENT_MAX_RESPONSE)."""
+MOST_OBJECTS = 250_000
+"""
+JSON objects of a reply: each costs a hundred bytes of memory once decoded, also an empty one. Replies that say anything
+in their objects reach MOST_BYTES first.
+"""
 INT64_MAX = 2**63 - 1
 
 
@@ -49,7 +64,7 @@ class AgentInfo(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """A parsed reply, and how many entries were cut from it."""
+    """A parsed reply, and how much was cut from it: entries left out, and texts shortened."""
 
     value: Any
     truncated: int = 0
@@ -60,7 +75,7 @@ class Reply(msgspec.Struct, frozen=True):
 Size = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
 
 
-class _Kebab(msgspec.Struct, rename="kebab"):
+class _Kebab(msgspec.Struct, rename="kebab", gc=False):
     pass
 
 
@@ -69,9 +84,9 @@ class _SupportedCommand(_Kebab):
     enabled: bool = False
 
 
-class _Info(msgspec.Struct):
+class _Info(msgspec.Struct, gc=False):
     version: str = ""
-    supported_commands: list[_SupportedCommand] = []
+    supported_commands: tuple[_SupportedCommand, ...] = ()
 
 
 class _OSInfo(_Kebab):
@@ -90,7 +105,7 @@ class _HostName(_Kebab):
 
 
 class _Timezone(_Kebab):
-    offset: int
+    offset: Annotated[int, msgspec.Meta(ge=-INT64_MAX, le=INT64_MAX)]
     zone: str = ""
 
 
@@ -102,7 +117,7 @@ class _Address(_Kebab):
 class _Interface(_Kebab):
     name: str
     hardware_address: str = ""
-    ip_addresses: list[_Address] = []
+    ip_addresses: tuple[_Address, ...] = ()
 
 
 class _User(_Kebab):
@@ -122,26 +137,64 @@ class _Filesystem(_Kebab):
     type: str = ""
     used_bytes: Size = 0
     total_bytes: Size = 0
-    disk: list[_Disk] = []
+    disk: tuple[_Disk, ...] = ()
 
 
-def _text(text: str) -> str:
-    return text if len(text) <= MOST_TEXT else text[:MOST_TEXT]
+# --- from shapes to the contract ---------------------------------------------------------------------------------
 
 
-def _info(info: _Info) -> Reply:
-    kept = info.supported_commands[:MOST_ENTRIES]
-    commands = tuple(Command(_text(command.name), command.enabled) for command in kept)
-    return Reply(AgentInfo(_text(info.version), commands), len(info.supported_commands) - len(kept))
+class _Bounds:
+    """Takes from one reply what a message can hold, and counts what it leaves."""
+
+    def __init__(self) -> None:
+        self.truncated = 0
+
+    def text(self, text: str) -> str:
+        """The text, or as much from its beginning as MOST_TEXT allows."""
+        kept = text[:MOST_TEXT]
+        while (excess := _size(kept) - len('""') - MOST_TEXT) > 0:
+            kept = kept[: -math.ceil(excess / len(r"\u0001"))]
+        self.truncated += kept != text
+        return kept
+
+    def entries(self, given: Sequence[S], make: Callable[[S], T], most: int = MOST_ENTRIES) -> tuple[T, ...]:
+        """What is made of the first entries, as many as `most` and MOST_LIST allow."""
+        kept: list[T] = []
+        room = MOST_LIST
+        for entry in given[:most]:
+            shortened, made = self.truncated, make(entry)
+            room -= _size(made) + len(",")
+            if room < 0:
+                self.truncated = shortened
+                break
+            kept.append(made)
+        self.truncated += len(given) - len(kept)
+        return tuple(kept)
 
 
-def _os(info: _OSInfo) -> Reply:
-    return Reply(OperatingSystem(*(_text(getattr(info, name)) for name in OperatingSystem.__struct_fields__)))
+def _size(value: object) -> int:
+    """Bytes as JSON."""
+    return len(_encoder.encode(value))
 
 
-def _timezone(zone: _Timezone) -> Reply:
+def _info(bounds: _Bounds, info: _Info) -> AgentInfo:
+    def command(entry: _SupportedCommand) -> Command:
+        return Command(bounds.text(entry.name), entry.enabled)
+
+    return AgentInfo(bounds.text(info.version), bounds.entries(info.supported_commands, command))
+
+
+def _os(bounds: _Bounds, info: _OSInfo) -> OperatingSystem:
+    return OperatingSystem(*(bounds.text(getattr(info, name)) for name in OperatingSystem.__struct_fields__))
+
+
+def _hostname(bounds: _Bounds, reply: _HostName) -> str:
+    return bounds.text(reply.host_name)
+
+
+def _timezone(bounds: _Bounds, zone: _Timezone) -> str:
     """`"ZONE, OFFSET"`, KubeVirt's form; the zone may be missing."""
-    return Reply(f"{_text(zone.zone)}, {zone.offset}")
+    return f"{bounds.text(zone.zone)}, {zone.offset}"
 
 
 def _login_time(seconds: float) -> float:
@@ -149,64 +202,61 @@ def _login_time(seconds: float) -> float:
     return 0 if abs(seconds) * 1000 > INT64_MAX else seconds
 
 
-def _users(users: list[_User]) -> Reply:
-    kept = users[:MOST_ENTRIES]
-    return Reply(
-        tuple(User(_text(user.user), _text(user.domain), _login_time(user.login_time)) for user in kept),
-        len(users) - len(kept),
-    )
+def _users(bounds: _Bounds, users: list[_User]) -> tuple[User, ...]:
+    def user(entry: _User) -> User:
+        return User(bounds.text(entry.user), bounds.text(entry.domain), _login_time(entry.login_time))
+
+    return bounds.entries(users, user)
 
 
-def _filesystems(filesystems: list[_Filesystem]) -> Reply:
-    kept = filesystems[:MOST_ENTRIES]
-    cut = len(filesystems) - len(kept) + sum(max(0, len(entry.disk) - MOST_INNER) for entry in kept)
-    return Reply(
-        tuple(
-            Filesystem(
-                disk_name=_text(entry.name),
-                mount_point=_text(entry.mountpoint),
-                file_system_type=_text(entry.type),
-                used_bytes=entry.used_bytes,
-                total_bytes=entry.total_bytes,
-                disk=tuple(
-                    FilesystemDisk(_text(disk.bus_type), _text(disk.serial)) for disk in entry.disk[:MOST_INNER]
-                ),
-            )
-            for entry in kept
-        ),
-        cut,
-    )
+def _filesystems(bounds: _Bounds, filesystems: list[_Filesystem]) -> tuple[Filesystem, ...]:
+    def disk(entry: _Disk) -> FilesystemDisk:
+        return FilesystemDisk(bounds.text(entry.bus_type), bounds.text(entry.serial))
+
+    def filesystem(entry: _Filesystem) -> Filesystem:
+        return Filesystem(
+            disk_name=bounds.text(entry.name),
+            mount_point=bounds.text(entry.mountpoint),
+            file_system_type=bounds.text(entry.type),
+            used_bytes=entry.used_bytes,
+            total_bytes=entry.total_bytes,
+            disk=bounds.entries(entry.disk, disk, MOST_INNER),
+        )
+
+    return bounds.entries(filesystems, filesystem)
 
 
-def _interfaces(interfaces: list[_Interface]) -> Reply:
+def _interfaces(bounds: _Bounds, interfaces: list[_Interface]) -> tuple[GuestInterface, ...]:
     """An alias `eth0:1` adds its addresses to `eth0`, as libvirt does."""
     macs: dict[str, str] = {}
-    addresses: dict[str, list[IPAddress]] = {}
-    cut = 0
-    for interface in interfaces:
-        name = _text(interface.name.partition(":")[0])
-        if name not in macs and len(macs) == MOST_ENTRIES:
-            cut += 1
-            continue
-        macs[name] = macs.get(name) or _text(interface.hardware_address)
-        known = addresses.setdefault(name, [])
-        room = MOST_INNER - len(known)
-        known += [IPAddress(_text(entry.ip_address), entry.prefix) for entry in interface.ip_addresses[:room]]
-        cut += max(0, len(interface.ip_addresses) - room)
-    return Reply(tuple(GuestInterface(name, mac, tuple(addresses[name])) for name, mac in macs.items()), cut)
+    addresses: dict[str, list[_Address]] = {}
+    for entry in interfaces:
+        name = entry.name.partition(":")[0]
+        macs[name] = macs.get(name) or entry.hardware_address
+        addresses.setdefault(name, []).extend(entry.ip_addresses)
+
+    def address(entry: _Address) -> IPAddress:
+        return IPAddress(bounds.text(entry.ip_address), entry.prefix)
+
+    def interface(name: str) -> GuestInterface:
+        known = bounds.entries(addresses[name], address, MOST_INNER)
+        return GuestInterface(bounds.text(name), bounds.text(macs[name]), known)
+
+    return bounds.entries(list(macs), interface)
 
 
-_PARSERS: dict[AgentCommand, tuple[Any, Callable[[Any], Reply]]] = {
+_PARSERS: dict[AgentCommand, tuple[Any, Callable[[_Bounds, Any], Any]]] = {
     AgentCommand.INFO: (_Info, _info),
-    AgentCommand.FREEZE_STATUS: (str, lambda status: Reply(_text(status))),
+    AgentCommand.FREEZE_STATUS: (str, _Bounds.text),
     AgentCommand.OSINFO: (_OSInfo, _os),
-    AgentCommand.HOSTNAME: (_HostName, lambda reply: Reply(_text(reply.host_name))),
+    AgentCommand.HOSTNAME: (_HostName, _hostname),
     AgentCommand.TIMEZONE: (_Timezone, _timezone),
     AgentCommand.INTERFACES: (list[_Interface], _interfaces),
     AgentCommand.USERS: (list[_User], _users),
     AgentCommand.FILESYSTEMS: (list[_Filesystem], _filesystems),
 }
 
+_encoder = msgspec.json.Encoder()
 _DECODERS = {
     command: msgspec.json.Decoder(msgspec.defstruct("Returned", [("return", shape)]))
     for command, (shape, _) in _PARSERS.items()
@@ -222,8 +272,11 @@ def parse(command: AgentCommand, reply: str) -> Reply:
     """What the agent said. Raises ContractError, naming the place, for anything of another shape."""
     if len(reply) > MOST_BYTES:
         raise ContractError(f"{command}: reply of {len(reply)} characters is too large")
+    if reply.count("{") > MOST_OBJECTS:
+        raise ContractError(f"{command}: reply of more than {MOST_OBJECTS} objects is too large")
+    bounds, (_, convert) = _Bounds(), _PARSERS[command]
     try:
-        returned = _DECODERS[command].decode(reply)
-        return _PARSERS[command][1](getattr(returned, "return"))
+        value = convert(bounds, getattr(_DECODERS[command].decode(reply), "return"))
     except (msgspec.DecodeError, RecursionError, ValueError, OverflowError) as error:
         raise ContractError(f"{command}: unreadable reply: {str(error)[:200]}") from error
+    return Reply(value, bounds.truncated)

@@ -19,4 +19,6 @@ AGENTS = Gauge("guestwire_collector_agents_connected", "Guests whose agent is co
 CORRECTIONS = Counter(
     "guestwire_collector_resync_corrections_total", "Changes that a resync found and no event had told", ["host"]
 )
-TRUNCATED = Counter("guestwire_collector_truncated_entries_total", "Entries cut from replies", ["command"])
+TRUNCATED = Counter(
+    "guestwire_collector_truncated_entries_total", "Entries left out of replies, and texts shortened", ["command"]
+)

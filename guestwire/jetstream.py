@@ -152,7 +152,7 @@ class Bus:
                 await self.js.add_stream(stream_config(settings))
                 log.info("stream created", stream=settings.stream, replicas=settings.replicas)
                 return
-        if not any(_covers(subject) for subject in info.config.subjects or ()):
+        if not any(covers(subject) for subject in info.config.subjects or ()):
             raise ConfigError(
                 f"nats.stream: stream {settings.stream} exists but does not take {subjects.STREAM_SUBJECT}; "
                 "name another stream or add the subject"
@@ -263,7 +263,7 @@ def stream_config(settings: Nats) -> StreamConfig:
     )
 
 
-def _covers(subject: str) -> bool:
+def covers(subject: str) -> bool:
     """Whether a stream's subject takes all of ours."""
     theirs, ours = subject.split("."), subjects.STREAM_SUBJECT.split(".")
     for position, word in enumerate(theirs):

@@ -213,7 +213,7 @@ class Reading(Body, frozen=True):
     observed_at: Time | None = None
     error: str = ""
     truncated: int = 0
-    """Entries cut from the reply, because a guest must not be able to flood its readers."""
+    """Entries left out and texts shortened, because a guest must not be able to flood its readers."""
 
 
 class AgentState(Body, frozen=True):

@@ -12,7 +12,7 @@ NO_ADDRESS: Families = ([], [])
 
 
 def families(addresses: Iterable[str]) -> Families:
-    """Each address once; what is no address is none (net.ParseIP in netstat.go)."""
+    """Each address once; what is no address is none, one with a zone included (net.ParseIP in netstat.go)."""
     found: Families = ([], [])
     for text in dict.fromkeys(addresses):
         address = _parse(text)
@@ -34,6 +34,6 @@ def link_local(text: str) -> bool:
 
 def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(text)
+        return None if "%" in text else ipaddress.ip_address(text)
     except ValueError:
         return None

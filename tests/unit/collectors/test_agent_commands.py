@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import contextlib
 import json
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collectors import agent_commands
 from collectors.agent_commands import AgentCommand, AgentInfo, Reply
+from collectors.domain import Domain
+from collectors.guest import UNSUPPORTED, Guest
 from guestwire.errors import ContractError
 from guestwire.snapshot import (
     Command,
     Filesystem,
     FilesystemDisk,
     GuestInterface,
+    GuestRef,
     IPAddress,
     OperatingSystem,
+    Phase,
     User,
 )
+
+NOW = datetime(2026, 2, 3, tzinfo=UTC)
+DOMAIN = Domain(
+    GuestRef("ns", "vm"), "ns_vm", "uuid", "uid", Phase.RUNNING, channel=True, connected=True, interfaces=()
+)
+RECORDED = [
+    pytest.param(
+        json.loads(path.read_text(encoding="utf-8")),
+        id=path.stem,
+    )
+    for path in sorted((Path(__file__).parent / "recorded").glob("*.json"))
+]
 
 
 def parse(command: AgentCommand, returned: Any) -> Reply:
@@ -128,34 +145,29 @@ def test_nonsense(command: AgentCommand, reply: str) -> None:
     assert len(str(raised.value)) < 300
 
 
-def test_too_large() -> None:
-    """A reply over libvirt's own limit is not even parsed."""
-    with pytest.raises(ContractError, match="too large"):
-        agent_commands.parse(AgentCommand.USERS, '{"return": []}' + " " * agent_commands.MOST_BYTES)
+@pytest.mark.parametrize("recorded", RECORDED)
+def test_recorded(recorded: dict[str, Any]) -> None:
+    """
+    What old agents and Windows reply becomes KubeVirt's JSON. They are asked as a collector does, so only for what they
+    list; what they lack is said to be missing, and all else is told.
+    """
+    guest = Guest(DOMAIN, "host", NOW)
+    for command in AgentCommand:
+        if not guest.supports(command):
+            guest.failed(command, UNSUPPORTED)
+            continue
+        reply = recorded["replies"][command]
+        if "error" in reply:
+            guest.failed(command, reply["error"]["desc"])
+        else:
+            said = agent_commands.parse(command, json.dumps(reply))
+            assert 0 == said.truncated
+            guest.read(command, said, NOW)
+    bodies = {part.kind: json.loads(part.body) for part in guest.snapshot("t").parts}
+    agent = bodies["agent"]
+    bodies["agent"] = {field: agent[field] for field in ("version", "frozen", "commands", "readings") if field in agent}
 
-
-@pytest.mark.parametrize(
-    ("command", "entry"),
-    [
-        (AgentCommand.USERS, {"user": "u" * 1500}),
-        (AgentCommand.FILESYSTEMS, {"name": "n", "mountpoint": "m" * 1500}),
-    ],
-)
-def test_floods_are_cut(command: AgentCommand, entry: dict[str, str]) -> None:
-    """Thousands of entries become the most we take, and the rest is counted."""
-    reply = parse(command, [entry] * 5_000)
-
-    assert (agent_commands.MOST_ENTRIES, 5_000 - agent_commands.MOST_ENTRIES) == (len(reply.value), reply.truncated)
-    assert max(len(text) for text in msgspec.to_builtins(reply.value[0]).values() if isinstance(text, str)) == 1024
-
-
-def test_interface_floods_are_cut() -> None:
-    """Neither many interfaces nor many addresses get through."""
-    many = [{"name": f"eth{number}", "ip-addresses": []} for number in range(5000)]
-    addressed = [{"name": "eth0", "ip-addresses": [{"ip-address": "1.2.3.4"}] * 5000}]
-
-    assert 4000 == parse(AgentCommand.INTERFACES, many).truncated
-    assert 4900 == parse(AgentCommand.INTERFACES, addressed).truncated
+    assert recorded["expected"] == bodies
 
 
 JSON = st.recursive(

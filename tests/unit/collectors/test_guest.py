@@ -212,3 +212,39 @@ def test_usage_age_is_of_the_move() -> None:
         guest.read(AgentCommand.FILESYSTEMS, Reply(filesystems(used, "/")), NOW + timedelta(seconds=seconds))
 
     assert [("/", 100)] == told(guest)
+
+
+def test_news() -> None:
+    """The same readings again are no news; a changed fact, a failure, a freeze and an old snapshot are."""
+    guest = known()
+    assert guest.news(NOW)
+    guest.snapshot("t")
+    for command, answer in ANSWERS.items():
+        guest.read(command, Reply(answer), NOW + timedelta(hours=1))
+    assert not guest.news(NOW)
+    assert guest.news(codec.now() + timedelta(seconds=1))
+    for happen in (
+        lambda: guest.read(AgentCommand.HOSTNAME, Reply("other"), NOW),
+        lambda: guest.failed(AgentCommand.USERS, "refused"),
+        lambda: guest.unresponsive("silent"),
+        lambda: setattr(guest, "frozen", True),
+        lambda: guest.update(msgspec.structs.replace(DOMAIN, connected=False), NOW),
+    ):
+        happen()
+        assert guest.news(NOW)
+        guest.snapshot("t")
+        assert not guest.news(NOW)
+
+
+def test_encoded_once() -> None:
+    """A kind keeps its bytes until its facts change, and carries the time of its last reading."""
+    guest = known()
+    first = {part.kind: part for part in guest.snapshot("t").parts}
+    later = NOW + timedelta(hours=1)
+    guest.read(AgentCommand.USERS, Reply(ANSWERS[AgentCommand.USERS]), later)
+    guest.read(AgentCommand.HOSTNAME, Reply("other"), later)
+    second = {part.kind: part for part in guest.snapshot("t").parts}
+
+    assert first["userlist"].body is second["userlist"].body
+    assert later == second["userlist"].observed_at
+    assert b'"other"' in second["guestosinfo"].body
