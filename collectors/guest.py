@@ -3,11 +3,13 @@ What is known about one guest: facts, their ages, and what cannot be known at th
 
 Unknown is not empty: a command that fails leaves its fact as it was, with the reason beside it. Facts survive the
 agent's disconnect, a freeze, and (from the last messages on the bus) a restart of the collector.
+
+Most readings find nothing new. So a kind is encoded again only when what it is made of has changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -95,6 +97,10 @@ class Guest:
         self.frozen: bool | None = None
         self._readings: dict[AgentCommand, Reading] = {}
         self._facts: dict[AgentCommand, Any] = {}
+        self._made: dict[Kind, tuple[Any, Part]] = {}
+        """Parts as last encoded, and what they were made of."""
+        self._told: tuple[Any, datetime] = (None, BEGINNING)
+        """What the last snapshot was made of, and when."""
         self._usage = usage or Usage()
 
     # --- what happens to it ------------------------------------------------------------------------------------
@@ -134,14 +140,16 @@ class Guest:
     def read(self, command: AgentCommand, reply: Reply, now: datetime) -> bool:
         """A command was answered; True when it differs from what was known before."""
         before = self._facts.get(command)
-        news = before is not None and before != reply.value
+        differs = before != reply.value
+        news = before is not None and differs
         self.responsive, self.reason = True, ""
         self._readings[command] = Reading(observed_at=now, truncated=reply.truncated)
         if command is AgentCommand.FILESYSTEMS and before is not None:
             news = self._usage.worth_telling(before, reply.value, now)
             if not news:
                 return False
-        self._facts[command] = reply.value
+        if differs:
+            self._facts[command] = reply.value
         if command is AgentCommand.FREEZE_STATUS:
             self.frozen = reply.value == "frozen"
         return news
@@ -163,9 +171,13 @@ class Guest:
         return self.connected and self.domain.phase is Phase.RUNNING
 
     def supports(self, command: AgentCommand) -> bool:
-        """Whether the agent has a command, as far as it told; before it did, whatever is asked may be."""
+        """
+        Whether the agent has a command, as far as it told. Before it did, anything may be asked; and of one that lists
+        none, as QEMU's did before 1.1.
+        """
         info: AgentInfo | None = self._facts.get(AgentCommand.INFO)
-        return info is None or any(known.name == command and known.enabled for known in info.commands)
+        listed = info.commands if info else ()
+        return not listed or any(known.name == command and known.enabled for known in listed)
 
     def stale(self, commands: Iterable[AgentCommand], before: datetime) -> list[AgentCommand]:
         """Those of the commands that were last answered before that time, or never."""
@@ -175,26 +187,50 @@ class Guest:
             if (self._readings.get(command, Reading()).observed_at or BEGINNING) < before
         ]
 
+    def news(self, oldest: datetime) -> bool:
+        """Whether there is something to tell: a change since the last snapshot, or that one is from before `oldest`."""
+        told, when = self._told
+        return when < oldest or told != self._basis()
+
     def snapshot(self, trace_id: str) -> GuestSnapshot:
         """Everything known, ready to be published."""
-        parts = [codec.part(Kind.AGENT, self.state(), codec.now())]
-        interfaces = Interfaces(self.domain.interfaces, self._facts.get(AgentCommand.INTERFACES))
-        parts.append(self._part(Kind.INTERFACES, interfaces, AgentCommand.INTERFACES))
+        now = codec.now()
+        self._told = self._basis(), now
+        parts = [codec.part(Kind.AGENT, self.state(), now)]
+        parts.append(self._part(Kind.INTERFACES, self._interfaces, AgentCommand.INTERFACES))
         if any(command in self._readings for command in _GUESTOSINFO):
-            parts.append(self._part(Kind.GUESTOSINFO, self._guestosinfo(), *_GUESTOSINFO))
+            parts.append(self._part(Kind.GUESTOSINFO, self._guestosinfo, *_GUESTOSINFO))
         # A list nobody can read is the empty one, as in KubeVirt; the agent record tells why.
         if AgentCommand.USERS in self._readings:
-            users = self._facts.get(AgentCommand.USERS, ())
-            parts.append(self._part(Kind.USERLIST, UserList(users, ListMeta()), AgentCommand.USERS))
+            parts.append(self._part(Kind.USERLIST, self._userlist, AgentCommand.USERS))
         if AgentCommand.FILESYSTEMS in self._readings:
-            filesystems = self._facts.get(AgentCommand.FILESYSTEMS, ())
-            body = FilesystemList(filesystems, ListMeta())
-            parts.append(self._part(Kind.FILESYSTEMLIST, body, AgentCommand.FILESYSTEMS))
+            parts.append(self._part(Kind.FILESYSTEMLIST, self._filesystemlist, AgentCommand.FILESYSTEMS))
         return GuestSnapshot(self.domain.ref, self.domain.uid, self.host, tuple(parts), trace_id)
 
-    def _part(self, kind: Kind, body: Body, *commands: AgentCommand) -> Part:
+    def _basis(self) -> tuple[Any, ...]:
+        """All that a snapshot is made of, but for the times of readings."""
+        readings = [(command, reading.error, reading.truncated) for command, reading in self._readings.items()]
+        state = (self.connected, self.since, self.responsive, self.reason, self.frozen)
+        return self.domain, state, readings, [self._facts.get(command) for command in AgentCommand]
+
+    def _part(self, kind: Kind, make: Callable[[], Body], *commands: AgentCommand) -> Part:
         times = [reading.observed_at for command in commands if (reading := self._readings.get(command))]
-        return codec.part(kind, body, max((time for time in times if time), default=codec.now()))
+        observed = max((time for time in times if time), default=codec.now())
+        basis = (self.domain.interfaces, [self._facts.get(command) for command in commands])
+        made_of, part = self._made.get(kind, (None, None))
+        if part is None or made_of != basis:
+            part = codec.part(kind, make(), observed)
+            self._made[kind] = basis, part
+        return Part(part.kind, part.body, part.digest, observed)
+
+    def _interfaces(self) -> Interfaces:
+        return Interfaces(self.domain.interfaces, self._facts.get(AgentCommand.INTERFACES))
+
+    def _userlist(self) -> UserList:
+        return UserList(self._facts.get(AgentCommand.USERS, ()), ListMeta())
+
+    def _filesystemlist(self) -> FilesystemList:
+        return FilesystemList(self._facts.get(AgentCommand.FILESYSTEMS, ()), ListMeta())
 
     def state(self) -> AgentState:
         """The agent record as it stands."""
@@ -285,3 +321,12 @@ def gone(agent: AgentState, trace_id: str, now: datetime) -> GuestSnapshot:
     return GuestSnapshot(
         GuestRef(agent.namespace, agent.name), agent.uid, agent.host, (codec.part(Kind.AGENT, last, now),), trace_id
     )
+
+
+def last_word(bodies: dict[str, bytes], domain: Domain) -> AgentState | None:
+    """By which host and how a domain was last said to run (message bodies by kind); None when it was not."""
+    try:
+        agent = codec.decode(bodies.get(Kind.AGENT, b""), AgentState)
+    except ContractError:
+        return None
+    return agent if agent.domain_uuid == domain.uuid and agent.phase in {Phase.RUNNING, Phase.PAUSED} else None

@@ -1,5 +1,5 @@
 """
-One libvirt host: the only module that calls libvirt.
+One libvirt host: all that calls libvirt while the pipeline runs.
 
 One connection is for events and look-ups, others for agent calls with at most four in flight each: a daemon stops
 reading a client with five calls under way (`max_client_requests`), also its keepalive answers, so five hung agents

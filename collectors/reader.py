@@ -21,7 +21,7 @@ from guestwire import codec
 from guestwire.errors import AgentRefused, AgentUnresponsive, ContractError
 from guestwire.logs import logger
 from guestwire.settings import Collect
-from guestwire.snapshot import GuestSnapshot
+from guestwire.snapshot import GuestSnapshot, Phase
 
 log = logger("collector")
 
@@ -38,17 +38,18 @@ class Reader:
         self._offer = offer
 
     async def read(self, guest: Guest, schedule: Schedule, trace_id: str) -> bool:
-        """Ask what is due, one command after another; whether anything was asked. News goes out at once."""
-        asked = False
+        """
+        Ask what is due, one command after another. News goes out at once. False when the agent could not be asked
+        everything.
+        """
         for command in schedule.due(time.monotonic(), frozen=guest.frozen is True):
             if not guest.supports(command):
                 guest.failed(command, UNSUPPORTED)
                 schedule.asked(command, time.monotonic())
                 continue
-            asked = True
             if not await self._ask_one(guest, schedule, command, trace_id):
-                break
-        return asked
+                return False
+        return True
 
     async def _ask_one(self, guest: Guest, schedule: Schedule, command: AgentCommand, trace_id: str) -> bool:
         """False ends this round: the agent cannot be asked anything more for now."""
@@ -62,6 +63,12 @@ class Reader:
             schedule.pause(time.monotonic(), random.uniform(1, 3))  # noqa: S311
             return False
         except AgentUnresponsive as error:
+            # Asked just before its guest was paused, an agent is silent with good reason.
+            domain = await self._host.domain(guest.domain.uuid)
+            if domain is None or domain.phase is not Phase.RUNNING:
+                result = "not_running"
+                schedule.pause(time.monotonic(), MOMENT)
+                return False
             result = "unresponsive"
             self._silent(guest, schedule, str(error))
             return False

@@ -12,7 +12,7 @@ acknowledgement makes no double.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from hashlib import blake2b
 from typing import Any
 
@@ -100,11 +100,11 @@ class JetStreamPublisher:
         messages = await self._load(ref)
         return {kind: message.body for kind, message in messages.items()}
 
-    async def recall_host(self, name: str) -> list[AgentState]:
-        """The last agent records that a host of that name published, the gone ones left out. Raises NotConnected."""
+    async def recall_hosts(self, names: Collection[str]) -> list[AgentState]:
+        """The last agent records that hosts of those names published, the gone ones left out. Raises NotConnected."""
         found = []
         async for message in client.follow(self._bus, cluster=self._cluster, kind=Kind.AGENT, live=False):
-            if message.event.host == name:
+            if message.event.host in names:
                 agent = codec.decode(message.body, AgentState)
                 if agent.phase is not Phase.GONE:
                     found.append(agent)
@@ -129,9 +129,12 @@ class JetStreamPublisher:
         try:
             if ref not in self._last:
                 await self._load(ref)
+            known = self._last[ref]
             for part in snapshot.parts:
-                if self._differs(self._last[ref].setdefault(part.kind, Last()), part, snapshot.uid):
-                    await self._send(snapshot, part)
+                if self._last.get(ref) is not known:
+                    return None  # forgotten meanwhile: it is another host's to tell
+                if self._differs(known.setdefault(part.kind, Last()), part, snapshot.uid):
+                    await self._send(snapshot, part, known)
         except NotConnected as error:
             if not self._away:
                 log.warning("cannot publish, keeping the newest snapshot of each guest", error=str(error))
@@ -153,8 +156,8 @@ class JetStreamPublisher:
             return True
         return part.kind == Kind.AGENT and part.observed_at.timestamp() - last.sent >= self._settings.heartbeat
 
-    async def _send(self, snapshot: GuestSnapshot, part: Part) -> None:
-        ref, last = snapshot.ref, self._last[snapshot.ref][part.kind]
+    async def _send(self, snapshot: GuestSnapshot, part: Part, known: dict[str, Last]) -> None:
+        ref, last = snapshot.ref, known[part.kind]
         subject = subjects.subject(self._cluster, ref, part.kind)
         # The same reading sent again is the same message; the same value after another one, or a heartbeat, is not.
         what = f"{subject} {last.revision} {part.digest} {part.observed_at}"
@@ -176,7 +179,7 @@ class JetStreamPublisher:
         else:
             metrics.PUBLISHED.labels(part.kind).inc()
             log.debug("published", subject=subject, revision=revision)
-        self._last[ref][part.kind] = Last(revision, part.digest, snapshot.uid, part.observed_at.timestamp())
+        known[part.kind] = Last(revision, part.digest, snapshot.uid, part.observed_at.timestamp())
 
     async def _acknowledged(self, subject: str, body: bytes, headers: dict[str, Any]) -> int | None:
         """The message's revision; None when the server takes no message of this size."""
@@ -214,11 +217,12 @@ class JetStreamPublisher:
         try:
             messages = await self._load(ref)
         except NotConnected:
-            messages = {}
-        if not messages or (kind in messages and messages[kind].event.host == snapshot.host):
+            messages = {}  # whose message it was cannot be told: look again rather than overwrite it
+        if kind in messages and messages[kind].event.host == snapshot.host:
             self._latest.setdefault(ref, snapshot)
-            return 0 if messages else RETRY
+            return 0
         log.info("another publisher was faster", guest=str(ref), kind=kind)
+        self._latest.pop(ref, None)  # offered while this looked, so known before
         self.on_fenced(ref)
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Collection
 
 import msgspec
 
@@ -54,6 +55,6 @@ class NdjsonPublisher:
         """Nothing."""
         return {}
 
-    async def recall_host(self, name: str) -> list[AgentState]:
+    async def recall_hosts(self, names: Collection[str]) -> list[AgentState]:
         """Nothing."""
         return []

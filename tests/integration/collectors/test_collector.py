@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -61,8 +61,8 @@ class Watched:
     async def recall(self, ref: GuestRef) -> dict[str, bytes]:
         return dict(self.recalled.get(ref, {}))
 
-    async def recall_host(self, name: str) -> list[AgentState]:
-        return [agent for agent in self.buried if agent.host == name]
+    async def recall_hosts(self, names: Collection[str]) -> list[AgentState]:
+        return [agent for agent in self.buried if agent.host in names]
 
     def get(self, kind: str, ref: str = "prod/web") -> Any:
         """The latest body of a kind, empty before the first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from pathlib import Path
 
 import msgspec
@@ -38,7 +38,7 @@ class Heard:
         """Nothing."""
         return {}
 
-    async def recall_host(self, name: str) -> list[AgentState]:
+    async def recall_hosts(self, names: Collection[str]) -> list[AgentState]:
         """Nobody."""
         return []
 

@@ -183,11 +183,11 @@ async def test_gone(bus: Bus, running: Running) -> None:
     """A guest's last word goes out once; recalling the host's guests leaves it out."""
     running.publisher.offer(snapshot(agent(), users("bob")))
     await asyncio.sleep(0.2)
-    assert ["vm.1"] == [state.name for state in await running.publisher.recall_host("h")]
+    assert ["vm.1"] == [state.name for state in await running.publisher.recall_hosts({"h"})]
     running.publisher.offer(snapshot(agent(phase=Phase.GONE)))
     await asyncio.sleep(0.2)
 
-    assert [] == await running.publisher.recall_host("h")
+    assert [] == await running.publisher.recall_hosts({"h"})
     assert {"agent", "userlist"} == set(await running.publisher.recall(REF))
 
 
