@@ -317,7 +317,8 @@ def _interrupted(number: int, _frame: object) -> None:
 
 def main() -> int:
     """Exit status: 0 when every step came true, else 1 after one line."""
-    signal.signal(signal.SIGTERM, _interrupted)
+    for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a shell may have started us with it ignored
+        signal.signal(number, _interrupted)
     logs.configure(Log(level="error"))
     keep, kubeconfig = bool(os.environ.get("KEEP")), os.environ.get("KUBECONFIG")
     began = time.monotonic()
