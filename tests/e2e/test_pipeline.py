@@ -199,11 +199,13 @@ async def test_equal_to_kubevirt(pipeline: Pipeline, guest: Guest, eventually: E
     for mount in mounts:
         guest.control("filesystem", "del", mount)
     await eventually(lambda: pipeline.json("userlist")["items"] == [])
+    await eventually(lambda: len(pipeline.json("filesystemlist")["items"]) == 1)
 
 
 async def test_bytes_and_revisions(pipeline: Pipeline, guest: Guest, eventually: Eventually) -> None:
     """REST answers the message's bytes; the sequence is the ETag, and what a client has is not sent again."""
     await settled(pipeline, eventually)
+    await asyncio.sleep(2)  # what the test before changed has arrived in every kind
     for message in await pipeline.messages():
         if message.address.kind in {"guestosinfo", "userlist", "filesystemlist"}:
             status, body, headers = pipeline.get(message.address.kind)
