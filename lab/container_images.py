@@ -7,18 +7,17 @@ upon it is kept by podman, layer by layer, so that a second build within a day t
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.paths import locked
 from lab.process import program
 
 REPOSITORY = Path(__file__).parent.parent
@@ -89,7 +88,7 @@ def base_image(cache: Path, progress: Progress) -> str:
     digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
     home = cache / f"container-base-{digest}"
     name = f"localhost/guestwire-lab-base:{digest}"
-    with _locked(cache / "container-base.lock", progress):
+    with locked(cache / "container-base.lock", partial(progress, "base image: another process is making it; waiting")):
         if not home.is_dir():
             _bootstrap(home, sources, progress)
         if not output(["podman", "images", "--quiet", name]):
@@ -174,15 +173,3 @@ def _bootstrap(home: Path, sources: Sequence[str], progress: Progress) -> None:
     output(["tar", "--create", "--numeric-owner", "--file", str(partial / "root.tar"), "--directory", str(root), "."])
     shutil.rmtree(root)
     partial.rename(home)
-
-
-@contextmanager
-def _locked(path: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock file `path`; the kernel gives it back whatever happens to us."""
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("base image: another process is making it; waiting")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

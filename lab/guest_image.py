@@ -10,7 +10,6 @@ its result, and a changed init script is built again, both without network or pa
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import lzma
 import os
@@ -18,12 +17,12 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import LabError
+from lab.paths import locked
 from lab.process import program
 
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
@@ -71,7 +70,7 @@ def build(cache: Path, progress: Callable[[str], None]) -> GuestImage:
         LabError: a package cannot be fetched, or a program that the build needs is missing or fails.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    with _lock(cache / "guest.lock"):
+    with locked(cache / "guest.lock"):
         packages = _packages(cache / "guest-packages", progress)
         directory = cache / f"guest-{_digest(packages)}"
         if not directory.is_dir():
@@ -80,14 +79,6 @@ def build(cache: Path, progress: Callable[[str], None]) -> GuestImage:
                 finished = _make(Path(scratch), packages)
                 finished.rename(directory)
     return GuestImage(directory / "kernel", directory / "initrd", directory / "disk")
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`; the kernel gives it back when the holder dies."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _packages(directory: Path, progress: Callable[[str], None]) -> list[Path]:

@@ -9,7 +9,6 @@ and an unchanged one costs a look at the file system.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -17,13 +16,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lab.errors import LabError
-from lab.paths import cache_dir
+from lab.paths import cache_dir, locked
 from lab.process import Daemon
 
 MODULE = Path(__file__).parent / "kube"
@@ -61,7 +60,7 @@ def build(cache: Path, progress: Progress) -> KubeBinaries:
     if home.is_dir():
         return binaries
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "kube.lock", progress):
+    with locked(cache / "kube.lock", partial(progress, "kube-apiserver: another process is building it; waiting")):
         if not home.is_dir():
             _build_into(home, _go(cache, progress), progress)
     return binaries
@@ -84,18 +83,6 @@ def _flags() -> list[str]:
     stamps = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
     link = ["-s", "-w", *(f"-X=k8s.io/component-base/version.{name}={value}" for name, value in stamps.items())]
     return ["-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", " ".join(link)]
-
-
-@contextmanager
-def _locked(path: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock file `path`; the kernel gives it back whatever happens to us."""
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("kube-apiserver: another process is building it; waiting")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _build_into(home: Path, go: str, progress: Progress) -> None:

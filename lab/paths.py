@@ -6,8 +6,11 @@ a cache below a private home directory would only fail much later, inside libvir
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lab.errors import LabError
@@ -40,6 +43,18 @@ def cache_dir() -> Path:
     if as_root:
         _check_traversable(path)
     return path
+
+
+@contextmanager
+def locked(path: Path, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Hold the lock file `path`; `waiting` is called if another has it. The kernel gives it back whatever happens."""
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _check_traversable(path: Path) -> None:
