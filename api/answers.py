@@ -12,19 +12,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from email.utils import formatdate
 from functools import lru_cache
-from urllib.parse import quote
 
 import msgspec
-
-from guestwire.snapshot import GuestRef
-
-GROUP = "subresources.kubevirt.io"
-VERSIONS = ("v1", "v1alpha3")
-"""KubeVirt's versions of the group; both behave the same."""
-
-RESOURCE = "virtualmachineinstances"
-KINDS = ("guestosinfo", "userlist", "filesystemlist")
-"""What is served about a guest; the names of KubeVirt's subresources are our kinds."""
 
 JSON = "application/json"
 NOSNIFF = b"x-content-type-options: nosniff\r\n"
@@ -91,13 +80,9 @@ NOTHING_YET = {
     "userlist": of_bytes(200, b'{"items":[],"metadata":{}}'),
     "filesystemlist": of_bytes(200, b'{"items":[],"metadata":{}}'),
 }
-"""What KubeVirt answers about a guest whose agent has just connected: the zero value of each type."""
-
-
-def path(ref: GuestRef, kind: str = "") -> bytes:
-    """The path of a guest's facts under v1, as a client that escapes no more than needed writes it."""
-    namespace, name = (quote(text, safe="", errors="surrogatepass") for text in (ref.namespace, ref.name))
-    return f"/apis/{GROUP}/v1/namespaces/{namespace}/{RESOURCE}/{name}/{kind}".encode()
+"""
+What KubeVirt answers, and so its group here, about a guest whose agent has just connected: the zero value of each type.
+"""
 
 
 def joined(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes:

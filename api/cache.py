@@ -4,7 +4,8 @@ The present value of every guest, as answers ready to be written.
 A pure structure: messages go in through `apply`, in stream order; `answers` is what the protocol class looks up, `find`
 what the application asks. What is served follows from the last message per subject, so two replicas answer the same
 whenever they started. (It takes collectors that tell everything anew about a guest that was gone or has another uid.)
-Bodies are kept as bytes and never decoded; of a guest's `agent` record only what decides about an answer is kept.
+Bodies are kept as bytes and never decoded; of a guest's `agent` record what decides about an answer is kept beside
+it. A kind is served under every group that has it, by one and the same answer.
 
 The stream may be deleted and made anew, and its revisions start over. A fill, from `begin` to `complete`, is therefore
 a generation: within one, revisions only grow; what a later generation has not confirmed is dropped at its end, and
@@ -13,12 +14,14 @@ until then the old values are served, with their age.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import msgspec
 
 from api import status
-from api.answers import KINDS, NOTHING_YET, Answer, of_body, path
+from api.answers import NOTHING_YET, Answer, of_body
+from api.groups import GROUPS, KINDS, KUBEVIRT, Group
 from guestwire import codec
 from guestwire.jetstream import Message
 from guestwire.logs import logger
@@ -48,29 +51,42 @@ class Presence(msgspec.Struct, frozen=True):
     connected: bool
     observed: dict[str, datetime]
     """When each kind was last read from the guest."""
+    errors: dict[str, str]
+    """What went wrong since, by kind."""
 
     @classmethod
     def of(cls, state: AgentState, generation: int) -> Presence:
         """A paused guest counts as running, as it does for KubeVirt."""
         running = state.phase in {Phase.RUNNING, Phase.PAUSED}
-        observed = {kind: reading.observed_at for kind, reading in state.readings.items() if reading.observed_at}
-        return cls(generation, state.uid, running, state.connected, {k: observed[k] for k in KINDS if k in observed})
+        readings = {kind: reading for kind in KINDS if (reading := state.readings.get(kind))}
+        observed = {kind: reading.observed_at for kind, reading in readings.items() if reading.observed_at}
+        errors = {kind: reading.error for kind, reading in readings.items() if reading.error}
+        return cls(generation, state.uid, running, state.connected, observed, errors)
 
 
 class Guest:
     """What is known about a guest; facts may come before the first `agent` record, and are not served till then."""
 
-    __slots__ = ("facts", "path", "presence")
+    __slots__ = ("facts", "paths", "presence")
 
     def __init__(self, ref: GuestRef) -> None:
-        self.path = path(ref)
+        self.paths = tuple((group, group.path(ref)) for group in GROUPS)
         self.presence: Presence | None = None
         self.facts: dict[str, Fact] = {}
 
     def fact(self, kind: str) -> Fact | None:
-        """The fact to be served: this guest's, not that of one before it."""
-        fact = self.facts.get(kind)
-        return fact if fact and self.presence and fact.uid == self.presence.uid else None
+        """
+        The fact to be served: this guest's, not that of one before it, while its agent is there. What is said of the
+        agent is always served.
+        """
+        fact, presence = self.facts.get(kind), self.presence
+        if fact is None or presence is None or fact.uid != presence.uid:
+            return None
+        return fact if kind == Kind.AGENT or (presence.running and presence.connected) else None
+
+    def keys(self, kind: str) -> Iterator[bytes]:
+        """Where a kind is served."""
+        return (path + kind.encode() for group, path in self.paths if kind in group.kinds)
 
 
 class Cache:
@@ -78,7 +94,7 @@ class Cache:
 
     def __init__(self) -> None:
         self.answers: dict[bytes, Answer] = {}
-        """By path (`answers.path`): exactly the reads that find a body. Not to be used before `caught_up`."""
+        """By path (`Group.path`): exactly the reads that find a body. Not to be used before `caught_up`."""
         self.caught_up = False
         """Whether a fill was ever completed."""
         self.revision = 0
@@ -122,29 +138,37 @@ class Cache:
             return False
         ref, kind = message.address.ref, message.address.kind
         if kind == Kind.AGENT:
-            self._present(ref, codec.decode(message.body, AgentState))
+            self._present(ref, codec.decode(message.body, AgentState), message)
         elif kind in KINDS:
             guest = self._guest(ref)
-            event = message.event
-            guest.facts[kind] = Fact(self._generation, message.revision, event.uid, event.time, message.body)
+            guest.facts[kind] = self._fact(message)
             self._settle(guest, kind)
         self.revision = message.revision
         self.applied += 1
         self.newest = max(self.newest, message.event.time.timestamp())
         return True
 
-    def find(self, ref: GuestRef, kind: str) -> Answer:
+    def find(self, group: Group, ref: GuestRef, kind: str) -> Answer:
         """The answer to a read, an error among them. Order of the checks: KubeVirt's."""
         if not self.caught_up:
             return status.not_caught_up()
         guest = self._guests.get(ref)
-        if guest is None or guest.presence is None:
-            return status.not_found(ref.name)
-        if not guest.presence.running:
-            return status.not_running(ref.name)
-        if not guest.presence.connected:
-            return status.no_agent(ref.name)
-        return self.answers.get(guest.path + kind.encode()) or NOTHING_YET[kind]
+        presence = guest.presence if guest else None
+        if presence is None:
+            return status.not_found(group, ref.name)
+        if answer := self.answers.get(group.path(ref, kind)):
+            return answer
+        if not presence.running:
+            return status.not_running(group, ref.name)
+        if not presence.connected:
+            return status.no_agent(group, ref.name)
+        if group is KUBEVIRT:
+            return NOTHING_YET[kind]
+        return status.not_read(group, ref.name, kind, presence.errors.get(kind, ""))
+
+    def _fact(self, message: Message) -> Fact:
+        event = message.event
+        return Fact(self._generation, message.revision, event.uid, event.time, message.body)
 
     def _guest(self, ref: GuestRef) -> Guest:
         guest = self._guests.get(ref)
@@ -152,7 +176,7 @@ class Cache:
             guest = self._guests[ref] = Guest(ref)
         return guest
 
-    def _present(self, ref: GuestRef, state: AgentState) -> None:
+    def _present(self, ref: GuestRef, state: AgentState, message: Message) -> None:
         if state.phase == Phase.GONE:
             guest = self._guests.pop(ref, None)
             if guest:
@@ -160,17 +184,17 @@ class Cache:
                 self._settle(guest)
             return
         guest = self._guest(ref)
+        guest.facts[Kind.AGENT] = self._fact(message)
         guest.presence = Presence.of(state, self._generation)
         self._settle(guest)
 
     def _settle(self, guest: Guest, *kinds: str) -> None:
         """Make the guest's answers those of its present state."""
-        presence = guest.presence
         for kind in kinds or KINDS:
-            key = guest.path + kind.encode()
-            fact = guest.fact(kind)
-            if fact and presence and presence.running and presence.connected:
-                observed_at = presence.observed.get(kind, NEVER)
-                self.answers[key] = of_body(fact.body, fact.revision, fact.changed_at, observed_at)
+            if (fact := guest.fact(kind)) and guest.presence:
+                observed_at = guest.presence.observed.get(kind, NEVER)
+                answer = of_body(fact.body, fact.revision, fact.changed_at, observed_at)
+                self.answers.update((key, answer) for key in guest.keys(kind))
             else:
-                self.answers.pop(key, None)
+                for key in guest.keys(kind):
+                    self.answers.pop(key, None)

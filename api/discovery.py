@@ -1,7 +1,7 @@
 """
 Discovery documents: what kubectl and API clients read before they ask for anything.
 
-Unlike KubeVirt's own, the group has its proper name and each resource its verbs.
+Unlike in KubeVirt's own, its group has its proper name and each resource its verbs.
 """
 
 from __future__ import annotations
@@ -11,27 +11,29 @@ from typing import Any
 
 import msgspec
 
-from api.answers import GROUP, KINDS, RESOURCE, VERSIONS, Answer, of_bytes
+from api.answers import Answer, of_bytes
+from api.groups import GROUPS, Group
 from guestwire import __version__
 
-_VERSIONS = [{"groupVersion": f"{GROUP}/{version}", "version": version} for version in VERSIONS]
 
-_GROUP: dict[str, Any] = {
-    "kind": "APIGroup",
-    "apiVersion": "v1",
-    "name": GROUP,
-    "versions": _VERSIONS,
-    "preferredVersion": _VERSIONS[0],
-}
+def _group(group: Group) -> dict[str, Any]:
+    versions = [{"groupVersion": f"{group.name}/{version}", "version": version} for version in group.versions]
+    return {
+        "kind": "APIGroup",
+        "apiVersion": "v1",
+        "name": group.name,
+        "versions": versions,
+        "preferredVersion": versions[0],
+    }
 
 
-def _resources(version: str) -> dict[str, Any]:
+def _resources(group: Group, version: str) -> dict[str, Any]:
     entry = {"singularName": "", "namespaced": True, "kind": "", "verbs": ["get"]}
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",
-        "groupVersion": f"{GROUP}/{version}",
-        "resources": [{"name": f"{RESOURCE}/{kind}", **entry} for kind in KINDS],
+        "groupVersion": f"{group.name}/{version}",
+        "resources": [{"name": f"{group.resource}/{kind}", **entry} for kind in group.kinds],
     }
 
 
@@ -46,9 +48,9 @@ def _version() -> dict[str, str]:
 
 
 _DOCUMENTS: dict[str, dict[str, Any]] = {
-    "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_GROUP]},
-    f"/apis/{GROUP}": _GROUP,
-    **{f"/apis/{GROUP}/{version}": _resources(version) for version in VERSIONS},
+    "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(group) for group in GROUPS]},
+    **{f"/apis/{group.name}": _group(group) for group in GROUPS},
+    **{f"/apis/{group.name}/{version}": _resources(group, version) for group in GROUPS for version in group.versions},
     "/version": _version(),
 }
 

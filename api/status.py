@@ -1,8 +1,8 @@
 """
 Errors, as Kubernetes Status objects.
 
-The code is the one HTTP has for the case; the message is KubeVirt's, word for word, because its clients match on it
-(pkg/virt-api/rest/subresource.go, where every failure is a 500 of plain text).
+The code is the one HTTP has for the case; in KubeVirt's group the message is KubeVirt's, word for word, because its
+clients match on it (pkg/virt-api/rest/subresource.go, where every failure is a 500 of plain text).
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import Literal
 
 import msgspec
 
-from api.answers import JSON, NO_STORE, NOSNIFF, RESOURCE, Answer, of_bytes
+from api.answers import JSON, NO_STORE, NOSNIFF, Answer, of_bytes
+from api.groups import Group
+from guestwire.kinds import OPTIONAL
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -44,20 +46,28 @@ class Status(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
         return of_bytes(self.code, msgspec.json.encode(self), head=b"".join((NOSNIFF, NO_STORE, *head)))
 
 
-def not_found(name: str) -> Answer:
+def not_found(group: Group, name: str) -> Answer:
     """No such guest."""
-    message = f'virtualmachineinstance.kubevirt.io "{name}" not found'
-    return Status(message=message, reason="NotFound", details=_guest(name), code=404).answer()
+    message = f'{group.singular} "{name}" not found'
+    return Status(message=message, reason="NotFound", details=_guest(group, name), code=404).answer()
 
 
-def not_running(name: str) -> Answer:
+def not_running(group: Group, name: str) -> Answer:
     """The guest is there, but shut off."""
-    return _conflict(name, "VMI is not running")
+    return _conflict(group, name, group.not_running)
 
 
-def no_agent(name: str) -> Answer:
+def no_agent(group: Group, name: str) -> Answer:
     """The guest runs without an agent that is connected."""
-    return _conflict(name, "VMI does not have guest agent connected")
+    return _conflict(group, name, group.no_agent)
+
+
+def not_read(group: Group, name: str, kind: str, why: str = "") -> Answer:
+    """The guest is there, but nothing is known of this kind; `why` as the agent record tells it."""
+    if not why and kind in OPTIONAL:
+        why = f"it is read where collect.{kind} is set, and on demand"
+    message = f'{kind} of {group.singular} "{name}" has not been read{f": {why}" if why else ""}'
+    return Status(message=message, reason="NotFound", details=_guest(group, name), code=404).answer()
 
 
 def not_caught_up() -> Answer:
@@ -111,10 +121,10 @@ def internal_error() -> Answer:
     return Status(message="an error on the server", reason="InternalError", code=500).answer()
 
 
-def _conflict(name: str, why: str) -> Answer:
-    message = f'Operation cannot be fulfilled on virtualmachineinstance.kubevirt.io "{name}": {why}'
-    return Status(message=message, reason="Conflict", details=_guest(name), code=409).answer()
+def _conflict(group: Group, name: str, why: str) -> Answer:
+    message = f'Operation cannot be fulfilled on {group.singular} "{name}": {why}'
+    return Status(message=message, reason="Conflict", details=_guest(group, name), code=409).answer()
 
 
-def _guest(name: str) -> Details:
-    return Details(name=name, group="kubevirt.io", kind=RESOURCE)
+def _guest(group: Group, name: str) -> Details:
+    return Details(name=name, group=group.owner, kind=group.resource)

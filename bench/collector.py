@@ -1,7 +1,7 @@
 """
 What collecting costs: real collectors and publisher in this process, a real NATS server, simulated hosts and guests.
 
-A host has 50 guests, as real ones hold tens, so that the lanes of `LibvirtHost` limit what is asked at once. One guest
+A host has 50 guests, as real ones hold tens, so that the places of `LibvirtHost` limit what is asked at once. One guest
 in a hundred hangs, one in ten changes slowly. All agents connect at the same moment (the storm); after the burst of
 readings that follows a connect, the steady state is measured. CPU and memory are those of this whole process, the
 simulation included and libvirt's own library left out (`make bench BENCH=hung` measures that). Commands per guest and
@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,7 @@ from bench.simulated_host import SimulatedGuest, SimulatedHost
 from collectors.collector import Collector
 from collectors.host import OnHint
 from collectors.schedule import Schedule, periods
+from collectors.threads import Threads
 from guestwire import logs
 from guestwire.jetstream import Bus
 from guestwire.settings import Collect, Libvirt, Log, Nats, Settings
@@ -72,10 +74,11 @@ class Fleet:
             for number in range(count)
         }
         self.uris = tuple(self._by_uri)
+        self._threads = cache(Threads)
 
     def host(self, uri: str, connections: int, on_hint: OnHint) -> SimulatedHost:
         """A host of that URI."""
-        self.hosts[uri] = SimulatedHost(uri, connections, on_hint, self._by_uri[uri])
+        self.hosts[uri] = SimulatedHost(uri, connections, on_hint, self._by_uri[uri], self._threads())
         return self.hosts[uri]
 
     @property

@@ -3,7 +3,7 @@ A libvirt host with simulated guests, for measuring a collector with more guests
 
 Simulated is what lies beyond libvirt's library: time passes as with a real agent, and replies and XML are those of a
 real guest (`recorded/`), varied per guest. What costs the collector CPU is real: its threads, the reading of the XML
-and the parsing of replies, and the same lanes limit it. What libvirt's own library costs is not in it.
+and the parsing of replies, and the same places limit it. What libvirt's own library costs is not in it.
 `tests/contract/test_host_edge.py` holds it to the behaviour of a real host.
 """
 
@@ -15,7 +15,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,8 @@ from collectors import domain
 from collectors.agent_commands import AgentCommand, Reply, parse
 from collectors.domain import Domain
 from collectors.host import Busy, Hint, NotRunning, OnHint
-from collectors.libvirt_host import CALLS_PER_CONNECTION, LOOKUPS, SUSPECT_CALLS, Lane
+from collectors.libvirt_host import LOOKUPS, SUSPECT_CALLS, places
+from collectors.threads import Threads
 from guestwire.errors import AgentRefused, AgentUnresponsive, NotConnected
 from guestwire.snapshot import Phase
 
@@ -32,7 +33,7 @@ T = TypeVar("T")
 RECORDED = Path(__file__).parent / "recorded"
 XML = (RECORDED / "domain.xml").read_text()
 REPLIES: dict[str, Any] = json.loads((RECORDED / "replies.json").read_text())
-SAME = {command: json.dumps(REPLIES[command]) for command in AgentCommand}
+SAME = {command: json.dumps(REPLIES[command]) for command in AgentCommand if command in REPLIES}
 
 ANSWER_SECONDS = (0.005, 0.030)
 """Shortest and longest time an agent takes for a command."""
@@ -134,7 +135,9 @@ class SimulatedGuest:
 class SimulatedHost:
     """Implements `collectors.host.Host` as `LibvirtHost` does."""
 
-    def __init__(self, uri: str, connections: int, on_hint: OnHint, guests: Sequence[SimulatedGuest]) -> None:
+    def __init__(
+        self, uri: str, connections: int, on_hint: OnHint, guests: Sequence[SimulatedGuest], threads: Threads
+    ) -> None:
         self.uri = uri
         self.name = ""
         self.lost = asyncio.Event()
@@ -143,33 +146,28 @@ class SimulatedHost:
         self._guests = {guest.uuid: guest for guest in guests}
         self._connections = connections
         self._on_hint = on_hint
-        self._loop = asyncio.get_running_loop()
         self._open = False
-        self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="simulated lookup")
-        self._calls = ThreadPoolExecutor(
-            connections * CALLS_PER_CONNECTION + SUSPECT_CALLS, thread_name_prefix="simulated call"
-        )
-        self._lanes: list[Lane] = []
-        self._suspects: Lane | None = None
+        self._threads = threads
+        self._lookups = asyncio.Semaphore(LOOKUPS)
+        self._places: asyncio.LifoQueue[int] | None = None
+        self._suspects: asyncio.LifoQueue[int] | None = None
 
     async def open(self) -> None:
         """Connect and listen for events."""
         self.lost = asyncio.Event()
         self.name = self.uri.rpartition("/")[2]
-        self._suspects = _lane(SUSPECT_CALLS)
-        self._lanes = [_lane(CALLS_PER_CONNECTION) for _ in range(self._connections)]
+        self._places = places(range(self._connections))
+        self._suspects = places(range(SUSPECT_CALLS))
         self._open = True
         for guest in self._guests.values():
             guest.told = lambda hint, uuid=guest.uuid: self._on_hint(uuid, hint)  # type: ignore[misc]
 
     async def close(self) -> None:
         """Disconnect."""
-        self._open, self._lanes, self._suspects = False, [], None
+        self._open, self._places, self._suspects = False, None, None
 
     def shutdown(self) -> None:
-        """Let go of the threads."""
-        self._lookups.shutdown(wait=False, cancel_futures=True)
-        self._calls.shutdown(wait=False, cancel_futures=True)
+        """Nothing is held."""
 
     async def list(self) -> list[str]:
         """UUIDs of all domains. Raises NotConnected."""
@@ -185,19 +183,22 @@ class SimulatedHost:
         return await self._look_up(look)
 
     async def ask(self, uuid: str, command: AgentCommand, timeout: int, *, suspect: bool = False) -> Reply:  # noqa: ASYNC109
-        """One agent command, with the lanes, limits and errors of `LibvirtHost.ask`."""
-        lane = self._suspects if suspect else max(self._lanes, key=lambda lane: lane.free, default=None)
-        if lane is None:
+        """One agent command, with the places, limits and errors of `LibvirtHost.ask`."""
+        room = self._suspects if suspect else self._places
+        if room is None:
             raise NotConnected(f"{self.uri}: not connected")
-        if suspect and lane.free <= 0:
+        if suspect and room.empty():
             raise Busy("other agents that do not answer are being asked")
-        async with lane:
+        place = await room.get()
+        try:
             if (guest := self._guests.get(uuid)) is None:
                 raise AgentRefused(f"Domain not found: no domain with matching uuid '{uuid}'")
             async with guest.channel:
                 self.asked += 1
                 reply = await self._answer(guest, command, timeout)
-            return await self._loop.run_in_executor(self._calls, parse, command, reply)
+            return await self._threads.run(partial(parse, command, reply))
+        finally:
+            room.put_nowait(place)
 
     async def _answer(self, guest: SimulatedGuest, command: AgentCommand, timeout: int) -> str:  # noqa: ASYNC109
         if guest.phase is not Phase.RUNNING:
@@ -222,8 +223,5 @@ class SimulatedHost:
             time.sleep(LOOKUP_SECONDS)
             return call()
 
-        return await self._loop.run_in_executor(self._lookups, look)
-
-
-def _lane(calls: int) -> Lane:
-    return Lane(None, calls)  # type: ignore[arg-type]  # there is no connection behind it
+        async with self._lookups:
+            return await self._threads.run(look)

@@ -20,9 +20,11 @@ import libvirt_qemu
 
 from collectors import advice, domain, event_pump
 from collectors.agent_commands import AgentCommand, parse, request
-from collectors.libvirt_host import CALLS_PER_CONNECTION, KEEPALIVE, translate
+from collectors.libvirt_host import KEEPALIVE, translate
+from collectors.schedule import periods
 from guestwire.checks import Finding, Outcome
 from guestwire.errors import AgentRefused, AgentUnresponsive, ContractError, GuestwireError, NotConnected
+from guestwire.settings import Collect
 from guestwire.snapshot import GuestRef, Phase
 
 T = TypeVar("T")
@@ -30,6 +32,8 @@ Tell = Callable[[Finding], None]
 
 CONNECT_SECONDS = 10.0
 """Longest wait for a connection; ssh to a slow host takes its time."""
+CALLS = 4
+"""At once on one connection: with five under way a daemon stops reading a client (`max_client_requests`)."""
 LISTING_SECONDS = 20.0
 GUEST_SECONDS = 40.0
 """Longest wait for one guest; libvirt itself waits up to 30 s for a domain that is busy."""
@@ -38,10 +42,10 @@ _UP = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED, libvirt.VIR_DOMAI
 _HALTED = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED)
 
 
-async def check_host(uri: str, wanted: Collection[str], timeout: int, tell: Tell) -> set[str]:  # noqa: ASYNC109
+async def check_host(uri: str, wanted: Collection[str], collect: Collect, tell: Tell) -> set[str]:
     """
     Tell what there is to say about a host and its domains: all, or those `wanted` by domain name, UUID or
-    `[NAMESPACE/]NAME`. `timeout`, in seconds, is that of one agent command. Returns which of the wanted are here.
+    `[NAMESPACE/]NAME`. By `collect` it is known what a collector asks of them. Returns which of the wanted are here.
     """
     event_pump.ensure_running()
     try:
@@ -55,7 +59,7 @@ async def check_host(uri: str, wanted: Collection[str], timeout: int, tell: Tell
         tell(Finding("libvirt", uri, Outcome.PROBLEM, message, advice.unreachable(uri, code, message)))
         return set()
     try:
-        return await _check_connection(conn, uri, wanted, timeout, tell)
+        return await _check_connection(conn, uri, wanted, collect, tell)
     except TimeoutError:
         text = f"connected, but no answer within {LISTING_SECONDS:g} s"
         tell(Finding("libvirt", uri, Outcome.PROBLEM, text, advice.restart_daemon(uri)))
@@ -68,11 +72,7 @@ async def check_host(uri: str, wanted: Collection[str], timeout: int, tell: Tell
 
 
 async def _check_connection(
-    conn: libvirt.virConnect,
-    uri: str,
-    wanted: Collection[str],
-    timeout: int,  # noqa: ASYNC109
-    tell: Tell,
+    conn: libvirt.virConnect, uri: str, wanted: Collection[str], collect: Collect, tell: Tell
 ) -> set[str]:
     findings = await _within(LISTING_SECONDS, _started(lambda: check_connection(conn, uri)))
     for finding in findings:
@@ -85,19 +85,19 @@ async def _check_connection(
         chosen = {name: (dom, asked) for name, (dom, asked) in chosen.items() if asked}
     elif not chosen:
         tell(Finding("guests", uri, Outcome.NOTE, "no domain is defined or running here"))
-    room = asyncio.Semaphore(CALLS_PER_CONNECTION)
+    room = asyncio.Semaphore(CALLS)
     async with asyncio.TaskGroup() as group:
-        looks = [group.create_task(_look(uri, name, dom, timeout, room)) for name, (dom, _) in sorted(chosen.items())]
+        looks = [group.create_task(_look(uri, name, dom, collect, room)) for name, (dom, _) in sorted(chosen.items())]
         for look in looks:
             tell(await look)
     return {each for _, asked in chosen.values() for each in asked}
 
 
-async def _look(uri: str, name: str, dom: libvirt.virDomain, timeout: int, room: asyncio.Semaphore) -> Finding:  # noqa: ASYNC109
+async def _look(uri: str, name: str, dom: libvirt.virDomain, collect: Collect, room: asyncio.Semaphore) -> Finding:
     """One guest, when there is room; a call that does not return in time keeps its place until it does."""
     await room.acquire()
     loop = asyncio.get_running_loop()
-    call = _started(lambda: check_guest(uri, name, dom, timeout))
+    call = _started(lambda: check_guest(uri, name, dom, collect))
     call.add_done_callback(lambda _: _hand_over(loop, room.release))
     try:
         return await _within(GUEST_SECONDS, call)
@@ -109,8 +109,9 @@ async def _look(uri: str, name: str, dom: libvirt.virDomain, timeout: int, room:
 # --- in threads ------------------------------------------------------------------------------------------------------
 
 
-def check_guest(uri: str, name: str, dom: libvirt.virDomain, timeout: int) -> Finding:
+def check_guest(uri: str, name: str, dom: libvirt.virDomain, collect: Collect) -> Finding:
     """One domain, from its state to the commands of its agent: the first thing that is in the way."""
+    timeout = collect.command_timeout
 
     def found(outcome: Outcome, text: str, *lines: str) -> Finding:
         return Finding("guests", name, outcome, text, lines, uri)
@@ -132,8 +133,9 @@ def check_guest(uri: str, name: str, dom: libvirt.virDomain, timeout: int) -> Fi
         libvirt_qemu.qemuAgentCommand(dom, '{"execute":"guest-ping"}', timeout, 0)
         info = parse(AgentCommand.INFO, _ask(dom, AgentCommand.INFO, timeout)).value
         enabled = {command.name: command.enabled for command in info.commands}
-        blocked = [command for command in AgentCommand if enabled.get(command) is False]
-        absent = [command for command in AgentCommand if command not in enabled]
+        asked = periods(collect, known.ref.namespace)
+        blocked = [command for command in asked if enabled.get(command) is False]
+        absent = [command for command in asked if command not in enabled]
         agent = f"qemu-ga {info.version or 'of unknown version'}"
         if blocked and _frozen(dom, timeout):
             return found(Outcome.NOTE, f"{agent}: filesystems are frozen", advice.virsh(uri, "domfsthaw", name))

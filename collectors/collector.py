@@ -12,13 +12,13 @@ import time
 from collections.abc import Iterable
 from functools import partial
 
-from collectors.guest import gone
 from collectors.host import MakeHost
-from collectors.host_collector import LOOKS, HostCollector, Output
+from collectors.host_collector import HostCollector, Output, bury
 from collectors.libvirt_host import LibvirtHost
+from collectors.room import Room
 from collectors.schedule import MOMENT
-from collectors.sockets import SCAN, Identity, Presence, find
-from guestwire import codec
+from collectors.sockets import LINGER, SCAN, Identity, Presence, find
+from collectors.threads import Threads
 from guestwire.errors import ConfigError, NotConnected
 from guestwire.lifecycle import sleep_unless
 from guestwire.logs import logger
@@ -31,12 +31,13 @@ log = logger("collector")
 class Collector:
     """All hosts of this process: those of `libvirt.uris`, and the sockets that come and go."""
 
-    def __init__(self, settings: Settings, output: Output, make_host: MakeHost = LibvirtHost) -> None:
+    def __init__(self, settings: Settings, output: Output, make_host: MakeHost | None = None) -> None:
         libvirt = settings.libvirt
         if not libvirt.uris and not libvirt.sockets:
             raise ConfigError("libvirt.uris: nothing to watch; name a URI, or globs in libvirt.sockets")
-        room = asyncio.Semaphore(LOOKS)
-        self._make = partial(HostCollector, settings=settings, output=output, make_host=make_host, room=room)
+        self._threads = Threads()
+        make_host = make_host or partial(LibvirtHost, threads=self._threads)
+        self._make = partial(HostCollector, settings=settings, output=output, make_host=make_host, room=Room())
         self._settings = settings
         self._output = output
         self._fixed = [self._make(uri) for uri in libvirt.uris]
@@ -48,6 +49,11 @@ class Collector:
         """The present ones."""
         return [*self._fixed, *self._passing.values()]
 
+    @property
+    def names(self) -> set[str]:
+        """Of the present hosts, as in messages; where there is none, the one in the settings if there is one."""
+        return {host.name for host in self.hosts} or {self._settings.collect.host} - {""}
+
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; looks under way are finished."""
         async with asyncio.TaskGroup() as group:
@@ -56,6 +62,7 @@ class Collector:
             if self._settings.libvirt.sockets:
                 group.create_task(self._watch_sockets(stop), name="search for sockets")
             group.create_task(self._bury(stop), name="burial of guests that went away meanwhile")
+        self._threads.close()
 
     def look_again(self, ref: GuestRef) -> None:
         """A snapshot of this guest was fenced off: look whether it is still ours."""
@@ -94,17 +101,21 @@ class Collector:
                 end.set()
 
     async def _bury(self, stop: asyncio.Event) -> None:
-        """Once every host has been listed: guests that were published from here and are on none of them are gone."""
+        """
+        Once every host has been listed: guests that were published from here and are on none of them are gone. Where no
+        socket is, nothing can be listed; the name in the settings then says what was published from here.
+        """
+        began = time.monotonic()
         while not await sleep_unless(stop, MOMENT):
             listed = [host.present for host in self.hosts if host.present is not None]
-            if not self._scanned or not listed or len(listed) < len(self.hosts):
+            settled = self.hosts or time.monotonic() - began >= LINGER
+            if not self._scanned or not settled or not self.names or len(listed) < len(self.hosts):
                 continue
-            present = set().union(*listed)
+            present = set[str]().union(*listed)
             with contextlib.suppress(NotConnected):
-                for agent in await self._output.recall_hosts({host.name for host in self.hosts}):
+                for agent in await self._output.recall_hosts(self.names):
                     if not any(
                         agent.domain_uuid in known for known in (present, *(host.guests for host in self.hosts))
                     ):
-                        log.info("guest is gone", guest=f"{agent.namespace}/{agent.name}")
-                        self._output.offer(gone(agent, codec.new_trace_id(), codec.now()))
+                        bury(self._output.offer, agent)
                 return

@@ -10,23 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import timedelta
 from typing import Protocol
 
 from collectors import metrics
 from collectors.agent_commands import AgentCommand
+from collectors.connection import Connection
 from collectors.domain import Domain
-from collectors.guest import COMMANDS, Guest, Usage, gone, last_word
+from collectors.facts import COMMANDS
+from collectors.guest import Guest, gone, last_word
 from collectors.host import Hint, MakeHost, Moving
-from collectors.libvirt_host import CALLS_PER_CONNECTION, LibvirtHost
+from collectors.libvirt_host import LibvirtHost
+from collectors.noise import Limits
 from collectors.reader import Reader
+from collectors.room import Room
 from collectors.schedule import DOUBT, MOMENT, Schedule, periods
 from guestwire import codec
 from guestwire.errors import AgentUnresponsive, NotConnected
-from guestwire.lifecycle import backoff, sleep_unless
 from guestwire.logs import logger
 from guestwire.pending import Pending
 from guestwire.settings import Settings
@@ -36,14 +38,9 @@ log = logger("collector")
 
 WORKERS_PER_CALL = 4
 """Looks at once per agent call in flight: those that need no call must not wait for those that do."""
-LOOKS = 256
-"""
-Looks at once in this process, but for those at agents that did not answer the last time. More would not get done
-sooner, when all guests of many hosts connect at once, but keep the event loop from everything else.
-"""
 FRESH = timedelta(seconds=1)
 """What was read so recently is not read again for whoever asks: a guest is not bothered more often."""
-DEVICE_COMMANDS = (AgentCommand.INTERFACES, AgentCommand.FILESYSTEMS)
+DEVICE_COMMANDS = (AgentCommand.INTERFACES, AgentCommand.FILESYSTEMS, AgentCommand.DISKS)
 
 
 class Output(Protocol):
@@ -64,6 +61,12 @@ class Output(Protocol):
         ...
 
 
+def bury(offer: Callable[[GuestSnapshot], None], agent: AgentState) -> None:
+    """Say the last word about a guest that no longer exists."""
+    log.info("guest is gone", guest=f"{agent.namespace}/{agent.name}")
+    offer(gone(agent, codec.new_trace_id(), codec.now()))
+
+
 class HostCollector:
     """One libvirt host and its guests; hosts share nothing but `room` for looks."""
 
@@ -73,7 +76,7 @@ class HostCollector:
         settings: Settings,
         output: Output,
         make_host: MakeHost = LibvirtHost,
-        room: asyncio.Semaphore | None = None,
+        room: Room | None = None,
     ) -> None:
         self.uri = uri
         self.guests: dict[str, Guest] = {}
@@ -90,24 +93,29 @@ class HostCollector:
         """Who wants to know when a guest has been looked at."""
         self._host = make_host(uri, settings.libvirt.connections, self._hint)
         self._reader = Reader(self._host, settings.collect, self._offer)
-        self._room = room or asyncio.Semaphore(LOOKS)
+        self._room = room or Room()
         self._resyncing: set[str] = set()
         self._doubts: dict[str, float] = {}
         """Since when something is seen of a domain that is not believed yet, by the monotonic clock."""
-        self.connected = False
+        self._connection = Connection(self._host, settings, self._listed)
 
     @property
     def name(self) -> str:
         """The host's name in messages."""
         return self._settings.collect.host or self._host.name
 
+    @property
+    def connected(self) -> bool:
+        """Whether libvirt is reached."""
+        return self._connection.connected
+
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; then looks under way are finished."""
-        workers = self._settings.libvirt.connections * CALLS_PER_CONNECTION * WORKERS_PER_CALL
+        workers = self._settings.libvirt.connections * WORKERS_PER_CALL
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pending.work(workers, self._look_safely))
             try:
-                await self._stay_connected(stop)
+                await self._connection.keep(stop)
             finally:
                 self._pending.close(drain=False)
         with contextlib.suppress(NotConnected):
@@ -122,8 +130,7 @@ class HostCollector:
     def leave(self) -> None:
         """The daemon is gone for good, and its guests with it; if another host has one by now, that is fenced off."""
         for guest in self.guests.values():
-            log.info("guest is gone", guest=str(guest.domain.ref))
-            self._output.offer(gone(guest.state(), codec.new_trace_id(), codec.now()))
+            bury(self._output.offer, guest.state())
 
     async def read_now(self, ref: GuestRef, kinds: Iterable[str]) -> Guest | None:
         """
@@ -149,49 +156,15 @@ class HostCollector:
             raise AgentUnresponsive(guest.reason or "the agent did not answer everything")
         return guest
 
-    # --- the connection ----------------------------------------------------------------------------------------
+    # --- what is to be looked at -------------------------------------------------------------------------------
 
-    async def _stay_connected(self, stop: asyncio.Event) -> None:
-        said, pauses = "", backoff(longest=self._settings.libvirt.retry_max)
-        while not stop.is_set():
-            try:
-                await self._host.open()
-                log.info("connected to libvirt", uri=self.uri, host=self.name)
-                metrics.RECONNECTS.labels(self.uri).inc()
-                said, pauses = "", backoff(longest=self._settings.libvirt.retry_max)
-                self._connected(True)
-                await self._resync_until_lost(stop)
-                if not stop.is_set():
-                    log.warning("lost libvirt, reconnecting", uri=self.uri)
-                    await self._host.close()
-            except NotConnected as error:
-                if str(error) != said:
-                    log.warning("cannot use libvirt, trying on", uri=self.uri, error=str(error))
-                    said = str(error)
-            self._connected(False)
-            await sleep_unless(stop, next(pauses))
-
-    def _connected(self, state: bool) -> None:
-        self.connected = state
-        metrics.CONNECTED.labels(self.uri).set(state)
-
-    async def _resync_until_lost(self, stop: asyncio.Event) -> None:
-        """Look at every domain now, and from time to time: events get lost inside libvirt."""
-        first = True
-        while not stop.is_set() and not self._host.lost.is_set():
-            known = set(self.guests)
-            present = set(await self._host.list())
-            if not first:
-                self._resyncing |= (present | known) - self._hints.keys()
-            for uuid in present | known:
-                self._mark(uuid)
-            self.present = present if self.present is None else self.present
-            first = False
-            period = self._settings.collect.resync * random.uniform(0.9, 1.1)  # noqa: S311
-            waits = [asyncio.ensure_future(event.wait()) for event in (stop, self._host.lost)]
-            _, rest = await asyncio.wait(waits, timeout=period, return_when=asyncio.FIRST_COMPLETED)
-            for wait in rest:
-                wait.cancel()
+    def _listed(self, present: set[str], first: bool) -> None:
+        known = set(self.guests)
+        if not first:
+            self._resyncing |= (present | known) - self._hints.keys()
+        for uuid in present | known:
+            self._mark(uuid)
+        self.present = present if self.present is None else self.present
 
     def _hint(self, uuid: str, hint: Hint) -> None:
         metrics.HINTS.labels(self.uri, hint).inc()
@@ -206,21 +179,20 @@ class HostCollector:
 
     async def _look_safely(self, uuid: str) -> float | None:
         waiting, hints = self._waiting.pop(uuid, []), self._hints.pop(uuid, None)
+        guest = self.guests.get(uuid)
+        suspect, fresh = (False, True) if guest is None else (guest.responsive is False, guest.responsive is None)
+        ticket = None if suspect else await self._room.enter(first=fresh)
         try:
-            async with self._place(uuid):
-                return await self._look(uuid, hints)
+            return await self._look(uuid, hints)
         except Exception as error:
             self._hints.setdefault(uuid, set()).update(hints or ())
             return self._pause_after(error, uuid)
         finally:
+            if ticket is not None:
+                self._room.leave(ticket)
             for looked in waiting:
                 if not looked.done():
                     looked.set_result(None)
-
-    def _place(self, uuid: str) -> contextlib.AbstractAsyncContextManager[None]:
-        guest = self.guests.get(uuid)
-        suspect = guest is not None and guest.responsive is False
-        return contextlib.nullcontext() if suspect else self._room
 
     def _pause_after(self, error: Exception, uuid: str) -> float | None:
         """The seconds until a guest is looked at again whose look failed."""
@@ -258,9 +230,8 @@ class HostCollector:
         if domain is None:
             if guest is not None:
                 self._doubt(uuid, 2 * MOMENT)  # an event may be on its way that tells of a migration
-                log.info("guest is gone", guest=str(guest.domain.ref))
                 self._resynced(uuid, corrected=True)
-                self._offer(gone(guest.state(), trace_id, codec.now()))
+                bury(self._offer, guest.state())
                 self._forget(uuid)
             return False
         guest = guest or await self._meet(domain)
@@ -281,7 +252,7 @@ class HostCollector:
             self._doubt(domain.uuid, DOUBT)  # after a migration the guest runs for a moment before its channel is open
         self._resynced(domain.uuid, corrected=True)
         collect = self._settings.collect
-        guest = Guest(domain, self.name, codec.now(), Usage(collect.usage_share, collect.usage_age))
+        guest = Guest(domain, self.name, codec.now(), Limits.of(collect))
         guest.recall(bodies)
         self.guests[domain.uuid] = guest
         self._uuids[domain.ref] = domain.uuid

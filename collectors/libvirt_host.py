@@ -1,20 +1,24 @@
 """
 One libvirt host: all that calls libvirt while the pipeline runs.
 
-One connection is for events and look-ups, others for agent calls with at most four in flight each: a daemon stops
-reading a client with five calls under way (`max_client_requests`), also its keepalive answers, so five hung agents
-would cost the connection. Losing any of them counts as losing the host: all are opened again, callbacks registered too.
+One connection is for events and look-ups, and each agent call has one for itself, opened when first needed. Shared by
+several calls, a connection would tie healthy agents to hung ones: a daemon stops reading a client with five calls under
+way (`max_client_requests`), also its keepalive answers, and up to 9.9 libvirt's client may miss that a second call has
+come while a first one waits ("rpc: fix race in waking up client event loop"). Losing any of them counts as losing the
+host: all are opened again, callbacks registered too.
 
-Agents that did not answer the last time share a connection of their own: they keep each other waiting, and nobody else.
-Every blocking call runs in a thread of this host's own pool, so one misbehaving host holds up no other.
+Agents that did not answer the last time have few places of their own: they keep each other waiting, and nobody else.
+Every blocking call runs in a thread; as each host has so many places for calls and look-ups and no more, one
+misbehaving host holds up no other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 import libvirt
@@ -22,14 +26,15 @@ import libvirt_qemu
 
 from collectors import domain, event_pump
 from collectors.agent_commands import AgentCommand, Reply, parse, request
+from collectors.bounds import RoundTrip
 from collectors.domain import Domain
 from collectors.host import Busy, Hint, Moving, NotRunning, OnHint
+from collectors.threads import Threads
 from guestwire.errors import AgentRefused, AgentUnresponsive, ContractError, NotConnected
 from guestwire.snapshot import Phase
 
 T = TypeVar("T")
 
-CALLS_PER_CONNECTION = 4
 SUSPECT_CALLS = 2
 """Calls at once to agents that did not answer the last time."""
 LOOKUPS = 4
@@ -71,42 +76,62 @@ def translate(error: libvirt.libvirtError, what: str) -> Exception:
     return AgentRefused(text)
 
 
-class Lane:
-    """A connection for agent calls, and the room left on it."""
+class Seat:
+    """A place for one agent call: a connection, once there was a call."""
 
-    def __init__(self, conn: libvirt.virConnect, calls: int) -> None:
-        self.conn = conn
-        self.free = calls
-        self.room = asyncio.Semaphore(calls)
+    def __init__(self) -> None:
+        self._conn: libvirt.virConnect | None = None
+        self._closed = False
 
-    async def __aenter__(self) -> libvirt.virConnect:
-        self.free -= 1
-        await self.room.acquire()
-        return self.conn
+    def connection(self, make: Callable[[], libvirt.virConnect]) -> libvirt.virConnect:
+        """In the thread that makes the call. Raises libvirtError."""
+        if self._conn is None:
+            self._conn = make()
+            if self._closed:  # meanwhile, in another thread; whichever comes second sees the other
+                self.close()
+        return self._conn
 
-    async def __aexit__(self, *_: object) -> None:
-        self.free += 1
-        self.room.release()
+    def close(self) -> None:
+        """Disconnect; a call under way ends with an error."""
+        self._closed = True
+        if self._conn is not None:
+            disconnect(self._conn)
+
+
+def places(seats: Iterable[T]) -> asyncio.LifoQueue[T]:
+    """Take a seat and put it back. The one used last goes first, so no more connections are open than are needed."""
+    queue: asyncio.LifoQueue[T] = asyncio.LifoQueue()
+    for seat in seats:
+        queue.put_nowait(seat)
+    return queue
+
+
+def disconnect(conn: libvirt.virConnect) -> None:
+    """Close a connection, whatever state it is in."""
+    with contextlib.suppress(libvirt.libvirtError):
+        conn.unregisterCloseCallback()
+    with contextlib.suppress(libvirt.libvirtError):
+        conn.close()
 
 
 class LibvirtHost:
     """Connections to one URI, open between `open` and `close`."""
 
-    def __init__(self, uri: str, connections: int, on_hint: OnHint) -> None:
+    def __init__(self, uri: str, connections: int, on_hint: OnHint, threads: Threads | None = None) -> None:
         self.uri = uri
         self.name = ""
         """The host's own name, as libvirt tells it."""
         self.lost = asyncio.Event()
         self._on_hint = on_hint
         self._loop = asyncio.get_running_loop()
-        self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="libvirt lookup")
-        self._calls = ThreadPoolExecutor(
-            connections * CALLS_PER_CONNECTION + SUSPECT_CALLS, thread_name_prefix="agent call"
-        )
+        self._own_threads = Threads() if threads is None else None
+        self._threads = threads or self._own_threads or Threads()
+        self._lookups = asyncio.Semaphore(LOOKUPS)
         self._connections = connections
         self._main: libvirt.virConnect | None = None
-        self._lanes: list[Lane] = []
-        self._suspects: Lane | None = None
+        self._seats: list[Seat] = []
+        self._places: asyncio.LifoQueue[Seat] | None = None
+        self._suspects: asyncio.LifoQueue[Seat] | None = None
         self._callbacks: list[int] = []
 
     async def open(self) -> None:
@@ -114,19 +139,22 @@ class LibvirtHost:
         event_pump.ensure_running()
         self.lost = asyncio.Event()
         try:
-            await self._in(self._lookups, self._connect)
+            await self._threads.run(self._connect)
         except libvirt.libvirtError as error:
             await self.close()
             raise NotConnected((error.get_error_message() or str(error)).strip()) from error
+        self._seats = [Seat() for _ in range(self._connections + SUSPECT_CALLS)]
+        self._suspects, self._places = places(self._seats[:SUSPECT_CALLS]), places(self._seats[SUSPECT_CALLS:])
 
     async def close(self) -> None:
         """Deregister and disconnect; calls under way end with an error."""
-        await self._in(self._lookups, self._disconnect)
+        self._places = self._suspects = None
+        await self._threads.run(self._disconnect)
 
     def shutdown(self) -> None:
         """Let go of the threads for good."""
-        self._lookups.shutdown(wait=False, cancel_futures=True)
-        self._calls.shutdown(wait=False, cancel_futures=True)
+        if self._own_threads:
+            self._own_threads.close()
 
     async def list(self) -> list[str]:
         """UUIDs of all domains, running or not. Raises NotConnected."""
@@ -160,23 +188,27 @@ class LibvirtHost:
         success with nothing. Raises AgentUnresponsive, AgentRefused, NotRunning, ContractError, NotConnected; and Busy
         for a suspect (it did not answer the last time) when enough of those are being asked.
         """
-        lane = self._suspects if suspect else max(self._lanes, key=lambda lane: lane.free, default=None)
-        if lane is None:
+        room = self._suspects if suspect else self._places
+        if room is None:
             raise NotConnected(f"{self.uri}: not connected")
-        if suspect and lane.free <= 0:
+        if suspect and room.empty():
             raise Busy("other agents that do not answer are being asked")
 
-        def call(conn: libvirt.virConnect) -> Reply:
-            dom = conn.lookupByUUIDString(uuid)
-            return parse(command, libvirt_qemu.qemuAgentCommand(dom, request(command), timeout, 0))
+        def call() -> Reply:
+            dom = seat.connection(self._connection).lookupByUUIDString(uuid)
+            sent = time.time_ns()
+            reply = libvirt_qemu.qemuAgentCommand(dom, request(command), timeout, 0)
+            return parse(command, reply, RoundTrip(sent, time.time_ns()))
 
-        async with lane as conn:
-            try:
-                return await self._in(self._calls, call, conn)
-            except libvirt.libvirtError as error:
-                raise self._notice(translate(error, self.uri)) from error
-            except UnicodeDecodeError as error:
-                raise ContractError(f"{command}: reply is not UTF-8") from error
+        seat = await room.get()
+        try:
+            return await self._threads.run(call)
+        except libvirt.libvirtError as error:
+            raise self._notice(translate(error, self.uri)) from error
+        except UnicodeDecodeError as error:
+            raise ContractError(f"{command}: reply is not UTF-8") from error
+        finally:
+            room.put_nowait(seat)
 
     # --- in threads --------------------------------------------------------------------------------------------
 
@@ -184,12 +216,10 @@ class LibvirtHost:
         if self._main is None:
             raise NotConnected(f"{self.uri}: not connected")
         try:
-            return await self._in(self._lookups, call, self._main)
+            async with self._lookups:
+                return await self._threads.run(partial(call, self._main))
         except libvirt.libvirtError as error:
             raise self._notice(translate(error, self.uri)) from error
-
-    async def _in(self, pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: Any) -> T:
-        return await self._loop.run_in_executor(pool, call, *arguments)
 
     def _notice(self, problem: Exception) -> Exception:
         if isinstance(problem, NotConnected):
@@ -202,8 +232,6 @@ class LibvirtHost:
         for event, callback in self._handlers().items():
             with contextlib.suppress(libvirt.libvirtError):  # an event this libvirt does not know
                 self._callbacks.append(self._main.domainEventRegisterAny(None, event, callback, None))
-        self._suspects = Lane(self._connection(), SUSPECT_CALLS)
-        self._lanes = [Lane(self._connection(), CALLS_PER_CONNECTION) for _ in range(self._connections)]
 
     def _connection(self) -> libvirt.virConnect:
         conn = libvirt.open(self.uri)
@@ -218,15 +246,10 @@ class LibvirtHost:
             for callback in self._callbacks:
                 with contextlib.suppress(libvirt.libvirtError):
                     self._main.domainEventDeregisterAny(callback)
-        lanes = [*self._lanes, self._suspects] if self._suspects else self._lanes
-        for conn in (self._main, *(lane.conn for lane in lanes)):
-            with contextlib.suppress(libvirt.libvirtError):
-                if conn is not None:
-                    conn.unregisterCloseCallback()
-            with contextlib.suppress(libvirt.libvirtError):
-                if conn is not None:
-                    conn.close()
-        self._main, self._lanes, self._suspects, self._callbacks = None, [], None, []
+            disconnect(self._main)
+        for seat in self._seats:
+            seat.close()
+        self._main, self._seats, self._callbacks = None, [], []
 
     # --- in libvirt's event thread -----------------------------------------------------------------------------
 

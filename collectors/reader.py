@@ -11,6 +11,7 @@ import random
 import re
 import time
 from collections.abc import Callable
+from functools import cache
 
 from collectors import metrics
 from collectors.agent_commands import AgentCommand
@@ -29,6 +30,10 @@ LOST = re.compile("not connected|disappeared")
 """In libvirt's words for an agent whose channel has gone, as against one that takes too long."""
 
 
+_seconds = cache(metrics.COMMAND_SECONDS.labels)
+"""One histogram per command and result; `labels` itself is slow."""
+
+
 class Reader:
     """Of one host."""
 
@@ -36,6 +41,7 @@ class Reader:
         self._host = host
         self._settings = settings
         self._offer = offer
+        self._in_flight = metrics.IN_FLIGHT.labels(host.uri)
 
     async def read(self, guest: Guest, schedule: Schedule, trace_id: str) -> bool:
         """
@@ -54,7 +60,7 @@ class Reader:
     async def _ask_one(self, guest: Guest, schedule: Schedule, command: AgentCommand, trace_id: str) -> bool:
         """False ends this round: the agent cannot be asked anything more for now."""
         began, result = time.monotonic(), "ok"
-        metrics.IN_FLIGHT.labels(self._host.uri).inc()
+        self._in_flight.inc()
         try:
             patience, suspect = self._settings.command_timeout, guest.responsive is False
             reply = await self._host.ask(guest.domain.uuid, command, patience, suspect=suspect)
@@ -93,8 +99,8 @@ class Reader:
             schedule.asked(command, time.monotonic())
             return True
         finally:
-            metrics.IN_FLIGHT.labels(self._host.uri).dec()
-            metrics.COMMAND_SECONDS.labels(command, result).observe(time.monotonic() - began)
+            self._in_flight.dec()
+            _seconds(command, result).observe(time.monotonic() - began)
         was_frozen = guest.frozen
         if guest.read(command, reply, codec.now()):
             self._offer(guest.snapshot(trace_id))

@@ -72,6 +72,8 @@ class Bus:
 
     def __init__(self, settings: Nats, name: str) -> None:
         self.settings = settings
+        self.atomic = False
+        """Whether the stream takes atomic batches, as far as `ensure_stream` saw."""
         self._name = name
         self._client = Client()
         self._opened = False
@@ -149,9 +151,9 @@ class Bus:
             try:
                 info = await self.js.stream_info(settings.stream)
             except nats.js.errors.NotFoundError:
-                await self.js.add_stream(stream_config(settings))
+                info = await self.js.add_stream(stream_config(settings))
                 log.info("stream created", stream=settings.stream, replicas=settings.replicas)
-                return
+        self.atomic = bool(info.config.allow_atomic)
         if not any(covers(subject) for subject in info.config.subjects or ()):
             raise ConfigError(
                 f"nats.stream: stream {settings.stream} exists but does not take {subjects.STREAM_SUBJECT}; "

@@ -105,10 +105,7 @@ class Pending(Generic[K]):
             finally:
                 if taker in self._takers:
                     self._takers.remove(taker)
-        key = self._ready.popleft()
-        self._waiting.discard(key)
-        self._held.add(key)
-        return key
+        return self._pop()
 
     def done(self, key: K) -> None:
         """Give a key back; it is ready again if it was added meanwhile."""
@@ -128,19 +125,31 @@ class Pending(Generic[K]):
         to see the key again, or None. An exception of its ends all workers.
         """
 
+        async def handle_one(keys: list[K]) -> dict[K, float]:
+            again = await handle(keys[0])
+            return {} if again is None else {keys[0]: again}
+
+        await self.work_many(workers, 1, handle_one)
+
+    async def work_many(self, workers: int, most: int, handle: Callable[[list[K]], Awaitable[dict[K, float]]]) -> None:
+        """The same with up to `most` keys at a time: those that are ready when a worker takes one."""
+
         async def worker() -> None:
             while True:
                 try:
-                    key = await self.take()
+                    keys = [await self.take()]
                 except Closed:
                     return
-                again: float | None = None
+                while self._ready and len(keys) < most:
+                    keys.append(self._pop())
+                again: dict[K, float] = {}
                 try:
-                    again = await handle(key)
+                    again = await handle(keys)
                 finally:
-                    if again is not None:
-                        self.add(key, delay=again)
-                    self.done(key)
+                    for key in keys:
+                        if key in again:
+                            self.add(key, delay=again[key])
+                        self.done(key)
 
         async with asyncio.TaskGroup() as group:
             for number in range(workers):
@@ -168,6 +177,12 @@ class Pending(Generic[K]):
                 self.add(key)
         if self._heap:
             self._arm(self._heap[0][0])
+
+    def _pop(self) -> K:
+        key = self._ready.popleft()
+        self._waiting.discard(key)
+        self._held.add(key)
+        return key
 
     def _wake(self) -> None:
         while self._takers:

@@ -9,15 +9,14 @@ path and where it was set.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
+from guestwire import settings_tree
 from guestwire.errors import ConfigError
 
 PREFIX = "GUESTWIRE_"
@@ -25,6 +24,7 @@ FILE_VARIABLE = "GUESTWIRE_CONFIG"
 
 Seconds = Annotated[float, Meta(gt=0)]
 SecondsOrNever = Annotated[float, Meta(ge=0)]
+SecondsOrOff = SecondsOrNever | None
 Count = Annotated[int, Meta(ge=1)]
 Listen = Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$")]
 
@@ -55,7 +55,7 @@ class Libvirt(Section, frozen=True):
     socket_uri: Annotated[str, Meta(pattern=r"\{\}", description="URI for such a socket, with {} for its path")] = (
         "qemu+unix:///session?socket={}"
     )
-    connections: Annotated[Count, Meta(description="connections per host for agent calls, 4 calls in flight each")] = 2
+    connections: Annotated[Count, Meta(description="agent calls at once per host, each on a connection of its own")] = 8
     retry_max: Annotated[Seconds, Meta(description="longest pause between attempts to reach a host")] = 30.0
 
 
@@ -68,6 +68,12 @@ class Ages(Section, frozen=True):
     filesystems: Annotated[Seconds | None, Meta(description="longest age of filesystems; empty for the profile's")] = (
         None
     )
+    load: Annotated[SecondsOrOff, Meta(description="longest age of load averages; empty or 0: not read")] = None
+    disks: Annotated[SecondsOrOff, Meta(description="longest age of the list of disks; empty or 0: not read")] = None
+    cpustats: Annotated[SecondsOrOff, Meta(description="longest age of CPU counters; empty or 0: not read")] = None
+    diskstats: Annotated[SecondsOrOff, Meta(description="longest age of disk counters; empty or 0: not read")] = None
+    time: Annotated[SecondsOrOff, Meta(description="longest age of the clock's offset; empty or 0: not read")] = None
+    vcpus: Annotated[SecondsOrOff, Meta(description="longest age of the list of vCPUs; empty or 0: not read")] = None
 
 
 class Collect(Ages, frozen=True):
@@ -88,6 +94,13 @@ class Collect(Ages, frozen=True):
     usage_age: Annotated[SecondsOrNever, Meta(description="how long a smaller move of usage may stay unpublished")] = (
         300.0
     )
+    activity_share: Annotated[
+        float,
+        Meta(ge=0, le=1, description="share by which load, CPU or disk activity must move to be published at once"),
+    ] = 0.1
+    activity_age: Annotated[
+        SecondsOrNever, Meta(description="how long a smaller move of activity or clock may stay unpublished")
+    ] = 300.0
     health: Annotated[Listen, Meta(description="address of /healthz, /readyz and /metrics")] = "127.0.0.1:9471"
 
 
@@ -98,7 +111,11 @@ class Publish(Section, frozen=True):
     heartbeat: Annotated[
         Seconds, Meta(description="how often an unchanged agent record is sent, with its reading times")
     ] = 300.0
-    workers: Annotated[Count, Meta(description="guests published at once")] = 64
+    retention: Annotated[
+        SecondsOrNever,
+        Meta(description="how long a guest that is gone stays in the stream, with its history; 0: for good"),
+    ] = 7 * 86400.0
+    workers: Annotated[Count, Meta(description="batches of snapshots on their way to NATS at once")] = 8
 
 
 class Status(Section, frozen=True):
@@ -120,6 +137,13 @@ class Status(Section, frozen=True):
         Seconds, Meta(description="how old lastProbeTime of AgentConnected may become before it is written again")
     ] = 600.0
     min_interval: Annotated[SecondsOrNever, Meta(description="shortest time between two patches of one VMI")] = 1.0
+    max_rate: Annotated[
+        SecondsOrNever, Meta(description="patches a second of one process, at most; 0 for no limit")
+    ] = 100.0
+    events: Annotated[
+        bool,
+        Meta(description="record Kubernetes Events on the VMI when its agent connects or disconnects; needs the right"),
+    ] = False
     workers: Annotated[Count, Meta(description="VMIs reconciled at once")] = 8
     durable: Annotated[
         str, Meta(pattern=r"^[A-Za-z0-9_-]+$", description="name of the durable consumer, shared by all replicas")
@@ -132,8 +156,28 @@ class Api(Section, frozen=True):
     listen: Annotated[Listen, Meta(description="address of the REST API, with /healthz, /readyz and /metrics")] = (
         "127.0.0.1:8470"
     )
+    certificate: Annotated[str, Meta(description="path of the server's certificate for TLS, PEM; empty for none")] = ""
+    key: Annotated[str, Meta(description="path of the certificate's private key, PEM")] = ""
+    readers: Annotated[
+        str, Meta(description="path of the file of who may read, by token or certificate; see `guestwire token`")
+    ] = ""
+    client_ca: Annotated[
+        str, Meta(description="path of the authorities that sign clients' certificates, PEM; empty for none")
+    ] = ""
+    aggregated: Annotated[
+        bool, Meta(description="serve a cluster's API server, which tells who asks and is asked who may")
+    ] = False
+    kubeconfig: Annotated[
+        str,
+        Meta(description="path, of that cluster; empty for $KUBECONFIG, the cluster this runs in, or ~/.kube/config"),
+    ] = ""
+    decisions: Annotated[Seconds, Meta(description="how long it is remembered who may read, and who may not")] = 10.0
+    open_metrics: Annotated[
+        bool, Meta(description="serve /metrics to whoever asks, also where reading is not open")
+    ] = False
     insecure: Annotated[
-        bool, Meta(description="serve without authentication on other than loopback addresses, to whoever asks")
+        bool,
+        Meta(description="serve on other than loopback addresses without authentication or TLS, to whoever asks"),
     ] = False
     connections: Annotated[Count, Meta(description="connections at once; more are turned away with 503")] = 4096
 
@@ -194,7 +238,7 @@ class Loaded(msgspec.Struct, frozen=True):
     def entries(self) -> Iterator[Entry]:
         """Every setting, in the order of its definition."""
         for path, (_, description) in _fields(Settings).items():
-            value, default = _at(self.settings, path), _at(Settings(), path)
+            value, default = settings_tree.at(self.settings, path), settings_tree.at(Settings(), path)
             inside = (source for name, source in self.sources.items() if f"{name}.".startswith(f"{path}."))
             yield Entry(path, value, default, next(inside, "default"), description)
 
@@ -205,8 +249,8 @@ def load(file: str | Path | None = None, environ: Mapping[str, str] = os.environ
     sources: dict[str, str] = {}
     path = file or environ.get(FILE_VARIABLE)
     if path:
-        tree = _read_file(Path(path))
-        sources = dict.fromkeys(_paths(tree), f"file {path}")
+        tree = settings_tree.read_file(Path(path))
+        sources = dict.fromkeys(settings_tree.paths(tree), f"file {path}")
     fields = _fields(Settings)
     variables = {PREFIX + name.upper().replace(".", "__"): name for name in fields}
     for variable, text in environ.items():
@@ -214,22 +258,13 @@ def load(file: str | Path | None = None, environ: Mapping[str, str] = os.environ
             continue
         name = variables.get(variable)
         if name is None:
-            raise ConfigError(f"environment {variable}: no such setting{_hint(variable, variables)}")
-        _set(tree, name, _from_text(text, fields[name][0]))
+            raise ConfigError(f"environment {variable}: no such setting{settings_tree.hint(variable, variables)}")
+        settings_tree.put(tree, name, settings_tree.from_text(text, fields[name][0]))
         sources[name] = f"environment {variable}"
     try:
         return Loaded(msgspec.convert(tree, Settings, strict=False), sources)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error), sources, fields)) from None
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"settings file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"settings file {path}: {error}") from None
+        raise ConfigError(settings_tree.explain(str(error), sources, fields)) from None
 
 
 def _fields(struct: type[Section], prefix: str = "") -> dict[str, tuple[Any, str]]:
@@ -242,48 +277,3 @@ def _fields(struct: type[Section], prefix: str = "") -> dict[str, tuple[Any, str
             metas = [meta for meta in get_args(hint)[1:] if isinstance(meta, Meta)]
             found[prefix + name] = (get_args(hint)[0], next((m.description for m in metas if m.description), ""))
     return found
-
-
-def _paths(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _paths(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key
-
-
-def _at(settings: Any, path: str) -> Any:
-    for name in path.split("."):
-        settings = getattr(settings, name)
-    return settings
-
-
-def _set(tree: dict[str, Any], path: str, value: Any) -> None:
-    *tables, leaf = path.split(".")
-    for table in tables:
-        inner = tree.setdefault(table, {})
-        if not isinstance(inner, dict):  # a scalar in the file where a table belongs: convert() names the path
-            return
-        tree = inner
-    tree[leaf] = value
-
-
-def _from_text(text: str, kind: Any) -> Any:
-    if get_origin(kind) is tuple:
-        return [item.strip() for item in text.split(",") if item.strip()]
-    return text
-
-
-def _hint(name: str, known: Mapping[str, Any]) -> str:
-    near = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else "; `guestwire config` lists them all"
-
-
-def _explain(message: str, sources: Mapping[str, str], fields: Mapping[str, Any]) -> str:
-    """From msgspec's "Expected ... - at `$.nats.timeout`", with where the value was set, and the nearest name."""
-    problem, _, location = message.partition(" - at `$")
-    path = location.rstrip("`").split("[")[0].lstrip(".")
-    if "unknown field" in problem:
-        path = f"{path}.{problem.split('`')[1]}".lstrip(".")
-        return f"{sources.get(path, 'settings')}: {path}: no such setting{_hint(path, fields)}"
-    return f"{sources.get(path, 'settings')}: {path or 'settings'}: {problem[:1].lower()}{problem[1:]}"

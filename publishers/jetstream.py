@@ -1,33 +1,34 @@
 """
 Snapshots to JetStream: what changed, once, in order, fenced.
 
-A message goes out when its body's digest differs from that of the subject's last message, which is read from the stream
-when a guest is first seen; so a restart repeats nothing. Each is published on the condition that the subject's last
-sequence is the known one: during a live migration two hosts see the same guest, and the loser must notice.
+A message goes out when its body's digest differs from that of the subject's last message. Each is published on the
+condition that the subject's last sequence is the known one (`publishers.ledger`): during a live migration two hosts see
+the same guest, and the loser must notice.
 
-While NATS is away only the newest snapshot per guest is kept. A retry carries the same message id, so a lost
-acknowledgement makes no double.
+What is ready at the same moment goes out as one atomic batch (`publishers.atomic`): all facts of one look at a guest,
+and in a burst those of many guests, while the batches before are on their way. A batch that is refused, or of which
+nothing was heard, is sent again message by message. A retry carries the same message id, so a lost acknowledgement
+makes no double. While NATS is away only the newest snapshot per guest is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from hashlib import blake2b
-from typing import Any
 
-import msgspec
 import nats.errors
 import nats.js.errors
 
-from guestwire import client, codec, subjects
-from guestwire.errors import ContractError, NotConnected
-from guestwire.jetstream import Bus, Message, translated
+from guestwire import client, codec
+from guestwire.errors import NotConnected
+from guestwire.jetstream import Bus, translated
 from guestwire.logs import logger
 from guestwire.pending import Pending
 from guestwire.settings import Publish
-from guestwire.snapshot import AgentState, GuestRef, GuestSnapshot, Kind, Part, Phase
+from guestwire.snapshot import AgentState, GuestRef, GuestSnapshot, Kind, Phase
 from publishers import metrics
+from publishers.atomic import Batch, Refused
+from publishers.ledger import Last, Ledger, Outgoing, is_gone
 
 log = logger("publisher")
 
@@ -37,14 +38,8 @@ RETRY = 1.0
 """Seconds until a guest is tried again while NATS does not answer."""
 
 
-class Last(msgspec.Struct):
-    """What the stream holds last for a subject; revision 0 means nothing."""
-
-    revision: int = 0
-    digest: str = ""
-    uid: str = ""
-    sent: float = 0.0
-    """Seconds since the epoch."""
+MOST_GUESTS = 256
+"""In one batch."""
 
 
 class Fenced(Exception):  # noqa: N818 - an outcome, handled in this module
@@ -60,9 +55,9 @@ class JetStreamPublisher:
         self._bus = bus
         self._cluster = cluster
         self._settings = settings
+        self._ledger = Ledger(bus, cluster, settings)
         self._pending: Pending[GuestRef] = Pending()
         self._latest: dict[GuestRef, GuestSnapshot] = {}
-        self._last: dict[GuestRef, dict[str, Last]] = {}
         self._publishing: set[GuestRef] = set()
         self._waiting: dict[GuestRef, list[asyncio.Future[None]]] = {}
         self._away = False
@@ -79,13 +74,17 @@ class JetStreamPublisher:
             done = asyncio.get_running_loop().create_future()
             self._waiting.setdefault(ref, []).append(done)
             await done
-        return {kind: last.revision for kind, last in self._last.get(ref, {}).items()}
+        return self.revisions(ref)
+
+    def revisions(self, ref: GuestRef) -> dict[str, int]:
+        """The revision of each kind that is known to be on the stream."""
+        return {kind: last.revision for kind, last in (self._ledger.page(ref) or {}).items()}
 
     def forget(self, ref: GuestRef) -> None:
         """Nothing more will come about this guest from here: it is on another host."""
         self._latest.pop(ref, None)
         self._pending.forget(ref)
-        self._last.pop(ref, None)
+        self._ledger.forget(ref)
 
     def close(self) -> None:
         """No more offers; `run` ends when all are published."""
@@ -93,11 +92,11 @@ class JetStreamPublisher:
 
     async def run(self) -> None:
         """Publish until closed and drained."""
-        await self._pending.work(self._settings.workers, self._publish)
+        await self._pending.work_many(self._settings.workers, MOST_GUESTS, self._publish)
 
     async def recall(self, ref: GuestRef) -> dict[str, bytes]:
         """The last published bodies about a guest, by kind. Raises NotConnected."""
-        messages = await self._load(ref)
+        messages = await self._ledger.load(ref)
         return {kind: message.body for kind, message in messages.items()}
 
     async def recall_hosts(self, names: Collection[str]) -> list[AgentState]:
@@ -110,101 +109,117 @@ class JetStreamPublisher:
                     found.append(agent)
         return found
 
-    # --- one guest ---------------------------------------------------------------------------------------------
+    # --- some guests -------------------------------------------------------------------------------------------
 
-    async def _publish(self, ref: GuestRef) -> float | None:
-        self._publishing.add(ref)
+    async def _publish(self, refs: list[GuestRef]) -> dict[GuestRef, float]:
+        """In one batch what is ready at the same time; one by one what was refused, does not fit, or is alone."""
+        self._publishing.update(refs)
         try:
-            return await self._publish_latest(ref)
+            left = await self._publish_together(refs)
+            pauses = await asyncio.gather(*map(self._publish_latest, left))
+            return {ref: pause for ref, pause in zip(left, pauses, strict=True) if pause is not None}
         finally:
-            self._publishing.discard(ref)
-            for done in self._waiting.pop(ref, []):
-                if not done.done():
-                    done.set_result(None)
+            metrics.PENDING.set(len(self._pending))
+            self._publishing.difference_update(refs)
+            for ref in refs:
+                for done in self._waiting.pop(ref, []):
+                    if not done.done():
+                        done.set_result(None)
+
+    async def _publish_together(self, refs: list[GuestRef]) -> list[GuestRef]:
+        """Publish what can be, all or nothing; the guests that are left."""
+        if not self._bus.atomic:
+            return refs
+        try:
+            await asyncio.gather(*(self._ledger.load(ref) for ref in refs if ref not in self._ledger))
+        except NotConnected:
+            return refs
+        batch, inside = Batch(self._bus), dict[GuestRef, GuestSnapshot]()
+        for ref in refs:
+            snapshot = self._latest.get(ref)
+            if snapshot and batch.add([self._ledger.message(snapshot, part) for part in self._ledger.news(snapshot)]):
+                inside[ref] = self._latest.pop(ref)
+        pages = {ref: self._ledger.page(ref) for ref in inside}
+        try:
+            await batch.publish()
+        except (Refused, NotConnected) as error:
+            log.debug("batch was not taken", guests=len(inside), error=str(error))
+            for ref, snapshot in inside.items():
+                self._keep(snapshot, pages[ref])
+            return refs
+        self._away = self._away and not inside
+        for snapshot in inside.values():
+            self._close_page(snapshot)
+        return [ref for ref in refs if ref not in inside]
+
+    # --- one guest ---------------------------------------------------------------------------------------------
 
     async def _publish_latest(self, ref: GuestRef) -> float | None:
         snapshot = self._latest.pop(ref, None)
         if snapshot is None:
             return None
+        page = None
         try:
-            if ref not in self._last:
-                await self._load(ref)
-            known = self._last[ref]
-            for part in snapshot.parts:
-                if self._last.get(ref) is not known:
+            if ref not in self._ledger:
+                await self._ledger.load(ref)
+            page = self._ledger.page(ref)
+            for part in self._ledger.news(snapshot):
+                if self._ledger.page(ref) is not page:
                     return None  # forgotten meanwhile: it is another host's to tell
-                if self._differs(known.setdefault(part.kind, Last()), part, snapshot.uid):
-                    await self._send(snapshot, part, known)
+                message = self._ledger.message(snapshot, part)
+                message.sent(await self._acknowledged(message))
         except NotConnected as error:
             if not self._away:
                 log.warning("cannot publish, keeping the newest snapshot of each guest", error=str(error))
             self._away = True
             metrics.RETRIES.inc()
-            self._latest.setdefault(ref, snapshot)
+            self._keep(snapshot, page)
             return RETRY
         except Fenced as fenced:
             metrics.FENCED.inc()
             return await self._step_back(snapshot, str(fenced))
         self._away = False
-        if _is_gone(snapshot.parts[0].body):
-            self._last.pop(ref, None)
-        metrics.PENDING.set(len(self._pending))
+        self._close_page(snapshot)
         return None
 
-    def _differs(self, last: Last, part: Part, uid: str) -> bool:
-        if (part.digest, uid) != (last.digest, last.uid):
-            return True
-        return part.kind == Kind.AGENT and part.observed_at.timestamp() - last.sent >= self._settings.heartbeat
+    def _keep(self, snapshot: GuestSnapshot, page: dict[str, Last] | None) -> None:
+        """Try again later, unless there is a newer one, or the guest was forgotten meanwhile."""
+        if page is None or self._ledger.page(snapshot.ref) is page:
+            self._latest.setdefault(snapshot.ref, snapshot)
 
-    async def _send(self, snapshot: GuestSnapshot, part: Part, known: dict[str, Last]) -> None:
-        ref, last = snapshot.ref, known[part.kind]
-        subject = subjects.subject(self._cluster, ref, part.kind)
-        # The same reading sent again is the same message; the same value after another one, or a heartbeat, is not.
-        what = f"{subject} {last.revision} {part.digest} {part.observed_at}"
-        message_id = blake2b(what.encode(), digest_size=16).hexdigest()
-        headers = codec.event_headers(
-            ref=ref,
-            uid=snapshot.uid,
-            cluster=self._cluster,
-            host=snapshot.host,
-            part=part,
-            message_id=message_id,
-            trace_id=snapshot.trace_id,
-        )
-        headers["Nats-Expected-Last-Subject-Sequence"] = str(last.revision)
-        with metrics.SECONDS.time():
-            revision = await self._acknowledged(subject, part.body, headers)
-        if revision is None:  # too large for this server: said once, and not tried again until it changes
-            revision = last.revision
-        else:
-            metrics.PUBLISHED.labels(part.kind).inc()
-            log.debug("published", subject=subject, revision=revision)
-        known[part.kind] = Last(revision, part.digest, snapshot.uid, part.observed_at.timestamp())
+    def _close_page(self, snapshot: GuestSnapshot) -> None:
+        """After a guest's last word nothing more is known about it."""
+        if is_gone(snapshot.parts[0].body):
+            self._ledger.forget(snapshot.ref)
 
-    async def _acknowledged(self, subject: str, body: bytes, headers: dict[str, Any]) -> int | None:
+    async def _acknowledged(self, message: Outgoing) -> int | None:
         """The message's revision; None when the server takes no message of this size."""
         if not self._bus.connected:  # nats-py would keep what it cannot send, and send it late
             raise NotConnected("not connected")
         try:
-            with translated(f"publish {subject}"):
-                try:
-                    ack = await self._bus.js.publish(
-                        subject,
-                        body,
-                        stream=self._bus.settings.stream,
-                        headers=headers,
-                        timeout=self._bus.settings.timeout,
-                    )
-                except nats.js.errors.APIError as error:
-                    if error.err_code == WRONG_LAST_SEQUENCE:
-                        raise Fenced(subject.rpartition(".")[2]) from error
-                    raise
+            with translated(f"publish {message.subject}"), metrics.SECONDS.time():
+                ack = await self._bus.js.publish(
+                    message.subject,
+                    message.part.body,
+                    stream=self._bus.settings.stream,
+                    headers=dict(message.headers),
+                    timeout=self._bus.settings.timeout,
+                )
         except NotConnected as error:
-            if not isinstance(error.__cause__, nats.errors.MaxPayloadError):
-                raise
-            log.error("message is larger than the NATS server takes", subject=subject, bytes=len(body))  # noqa: TRY400
-            metrics.TOO_LARGE.inc()
-            return None
+            match error.__cause__:
+                case nats.js.errors.APIError(err_code=code) if code == WRONG_LAST_SEQUENCE:
+                    raise Fenced(message.part.kind) from error
+                case nats.errors.MaxPayloadError():
+                    log.error(  # noqa: TRY400
+                        "message is larger than the NATS server takes",
+                        subject=message.subject,
+                        bytes=len(message.part.body),
+                    )
+                    metrics.TOO_LARGE.inc()
+                    return None
+            raise
+        metrics.PUBLISHED.labels(message.part.kind).inc()
+        log.debug("published", subject=message.subject, revision=ack.seq)
         return int(ack.seq)
 
     async def _step_back(self, snapshot: GuestSnapshot, kind: str) -> float | None:
@@ -213,9 +228,9 @@ class JetStreamPublisher:
         on from there. Else another host runs the guest now, or seems to: drop the snapshot, and look again.
         """
         ref = snapshot.ref
-        self._last.pop(ref, None)
+        self._ledger.forget(ref)
         try:
-            messages = await self._load(ref)
+            messages = await self._ledger.load(ref)
         except NotConnected:
             messages = {}  # whose message it was cannot be told: look again rather than overwrite it
         if kind in messages and messages[kind].event.host == snapshot.host:
@@ -225,25 +240,3 @@ class JetStreamPublisher:
         self._latest.pop(ref, None)  # offered while this looked, so known before
         self.on_fenced(ref)
         return None
-
-    async def _load(self, ref: GuestRef) -> dict[str, Message]:
-        messages = await self._bus.last(self._cluster, ref)
-        known = self._last.setdefault(ref, {})
-        for kind, message in messages.items():
-            try:
-                digest = codec.digest_of_message(kind, message.body)
-            except ContractError:
-                digest = ""  # written by something else: whatever we have to say replaces it
-            known[kind] = Last(message.revision, digest, message.event.uid, message.event.time.timestamp())
-        if Kind.AGENT in messages and _is_gone(messages[Kind.AGENT].body):
-            # Readers have forgotten all about this guest: should it return, everything is news.
-            known |= {kind: Last(last.revision) for kind, last in known.items() if kind != Kind.AGENT}
-        return messages
-
-
-def _is_gone(body: bytes) -> bool:
-    """Whether an agent record is a guest's last word."""
-    try:
-        return codec.decode(body, AgentState).phase is Phase.GONE
-    except ContractError:
-        return False

@@ -15,3 +15,4 @@ RETRIES = Counter("guestwire_publisher_retries_total", "Snapshots kept because N
 FENCED = Counter("guestwire_publisher_fenced_total", "Snapshots dropped because another publisher was faster")
 TOO_LARGE = Counter("guestwire_publisher_too_large_total", "Messages over the server's size limit, dropped")
 READINGS = Counter("guestwire_publisher_readings_total", "Readings on demand, by result", ["result"])
+DELETED = Counter("guestwire_publisher_deleted_guests_total", "Guests deleted from the stream, long after they went")

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as property_tests
 
 from guestwire.jetstream import Bus
 from guestwire.settings import Nats
@@ -28,6 +30,9 @@ from lab.paths import cache_dir
 from lab.process import OwnedDirectory
 
 REQUIRED = bool(os.environ.get("LAB_REQUIRE") or os.environ.get("CI"))
+
+property_tests.register_profile("noisy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+property_tests.load_profile("noisy machine")
 
 Eventually = Callable[..., Awaitable[float]]
 

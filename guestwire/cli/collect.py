@@ -25,12 +25,16 @@ def collect() -> None:
 
 async def main(settings: Settings, stop: asyncio.Event) -> None:
     """Compose the stages; the input closes first, then what it offered is published."""
-    from collectors.collector import Collector  # noqa: PLC0415 - each process needs its own extra only
+    from prometheus_client import REGISTRY  # noqa: PLC0415 - each process needs its own extra only
+
+    from collectors.collector import Collector  # noqa: PLC0415
+    from collectors.metrics import Agents  # noqa: PLC0415
     from guestwire.health import HealthServer  # noqa: PLC0415
     from guestwire.jetstream import Bus  # noqa: PLC0415
     from publishers.jetstream import JetStreamPublisher  # noqa: PLC0415
     from publishers.ndjson import NdjsonPublisher  # noqa: PLC0415
     from publishers.readings import Readings  # noqa: PLC0415
+    from publishers.retention import Retention  # noqa: PLC0415
 
     bus = Bus(settings.nats, "collector")
     publisher: JetStreamPublisher | NdjsonPublisher
@@ -39,6 +43,7 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
         publisher = NdjsonPublisher(settings.cluster)
     collector = Collector(settings, publisher)
     to_nats.on_fenced = collector.look_again
+    REGISTRY.register(Agents(lambda: collector.hosts))
 
     def conditions() -> dict[str, bool]:
         return {
@@ -56,5 +61,8 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
             await Readings(bus, settings.cluster, name, to_nats, collector.read_now).start()
         async with asyncio.TaskGroup() as group:
             group.create_task(publisher.run(), name="publisher")
+            if publisher is to_nats and settings.publish.retention:
+                retention = Retention(bus, settings.cluster, lambda: collector.names, settings.publish.retention)
+                group.create_task(retention.run(stop), name="retention")
             await collector.run(stop)
             publisher.close()

@@ -113,7 +113,7 @@ async def _check_hosts(loaded: Loaded, domains: tuple[str, ...], tell: Tell) -> 
     settings = loaded.settings
     seen: set[str] = set()
     for uri in settings.libvirt.uris:
-        seen |= await check_host(uri, domains, settings.collect.command_timeout, tell)
+        seen |= await check_host(uri, domains, settings.collect, tell)
     for name in dict.fromkeys(domains):
         if name not in seen:
             advice = f"`virsh list --all` shows them; looked at {', '.join(settings.libvirt.uris)}"

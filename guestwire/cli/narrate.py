@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from guestwire import codec
 from guestwire.errors import ContractError
 from guestwire.jetstream import Message
+from guestwire.kinds import BODIES
+from guestwire.machine import Clock, CpuStatsList, Disks, DiskStatsList, Load, Vcpus
 from guestwire.snapshot import (
-    BODIES,
     AgentState,
     Body,
     FilesystemList,
@@ -57,7 +58,10 @@ class Narrator:
                 return _items(_addresses(before) if isinstance(before, Interfaces) else None, _addresses(body))
             case GuestOSInfo():
                 return _guestosinfo(before if isinstance(before, GuestOSInfo) else None, body)
-        return ""
+            case Disks():
+                was = [disk.name for disk in before.disks] if isinstance(before, Disks) else None
+                return _items(was, [disk.name for disk in body.disks])
+        return _machine(body)
 
 
 def _agent(before: AgentState | None, now: AgentState) -> str:
@@ -104,6 +108,22 @@ def _guestosinfo(before: GuestOSInfo | None, now: GuestOSInfo) -> str:
         return f"{now.os.pretty_name or now.os.name or 'unknown OS'}, host {now.hostname or '-'}, {now.timezone}"
     changed = [name for name in now.__struct_fields__ if getattr(before, name) != getattr(now, name)]
     return "changed: " + ", ".join(changed) if changed else ""
+
+
+def _machine(body: Body) -> str:
+    """Of measurements, what they say by themselves."""
+    match body:
+        case Load():
+            return f"load {body.load1m:.2f} {body.load5m:.2f} {body.load15m:.2f}"
+        case Clock():
+            return f"clock {body.offset:+.3f} s, within {body.uncertainty:.3f} s"
+        case Vcpus():
+            return f"{sum(vcpu.online for vcpu in body.vcpus)} of {len(body.vcpus)} vCPUs online"
+        case CpuStatsList():
+            return f"counters of {len(body.cpus)} CPUs"
+        case DiskStatsList():
+            return f"counters of {len(body.disks)} disks"
+    return ""
 
 
 def _share(used: int, total: int) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from guestwire import codec, snapshot
+from guestwire import codec, kinds
 
 
 @click.command()
@@ -32,7 +32,7 @@ def schema(kind: str | None, write: str | None, check: str | None) -> None:
 
 def render(kind: str) -> str:
     """The schema file's text."""
-    return msgspec.json.format(msgspec.json.encode(snapshot.schema(kind)), indent=2).decode() + "\n"
+    return msgspec.json.format(msgspec.json.encode(kinds.schema(kind)), indent=2).decode() + "\n"
 
 
 def _read(path: Path) -> str:

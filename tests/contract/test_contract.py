@@ -15,9 +15,10 @@ from typing import Any
 import jsonschema
 import pytest
 
-from guestwire import codec, snapshot
+from guestwire import codec
 from guestwire.cli.schema import render
 from guestwire.codec import Event
+from guestwire.kinds import BODIES as STRUCTS
 from guestwire.subjects import Address
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,7 @@ def test_golden_body(file: Path) -> None:
     """What a release wrote is understood, and would be written the same today."""
     data = file.read_bytes()
 
-    assert data == codec.encode(codec.decode(data, snapshot.BODIES[kind_of(file)]))
+    assert data == codec.encode(codec.decode(data, STRUCTS[kind_of(file)]))
 
 
 @pytest.mark.parametrize("file", BODIES, ids=name)
@@ -107,7 +108,7 @@ def test_documented_body(kind: str, text: str) -> None:
     body = json.loads(text)
     validate(kind, body)
 
-    assert body == json.loads(codec.encode(codec.decode(text.encode(), snapshot.BODIES[kind])))
+    assert body == json.loads(codec.encode(codec.decode(text.encode(), STRUCTS[kind])))
 
 
 def test_every_kind_is_documented() -> None:

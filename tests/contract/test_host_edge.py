@@ -14,10 +14,12 @@ from typing import Protocol
 import pytest
 
 from bench.simulated_host import SimulatedGuest, SimulatedHost
-from collectors.agent_commands import AgentCommand, AgentInfo
+from collectors.agent_commands import AgentCommand
 from collectors.host import Busy, Hint, Host, NotRunning
 from collectors.libvirt_host import SUSPECT_CALLS, LibvirtHost
 from collectors.reader import LOST
+from collectors.replies import AgentInfo
+from collectors.threads import Threads
 from guestwire.errors import AgentRefused, AgentUnresponsive, NotConnected
 from guestwire.snapshot import GuestRef, OperatingSystem, Phase
 from lab.guest import Guest
@@ -137,10 +139,10 @@ async def edge(request: pytest.FixtureRequest) -> AsyncIterator[Edge]:
     machine: Machine
     if request.param == "simulated":
         machine = simulated = SimulatedGuest("bench_vm-0")
-        opened = SimulatedHost("simulated:///host", 1, on_hint, [simulated])
+        opened = SimulatedHost("simulated:///host", 4, on_hint, [simulated], Threads())
     else:
         machine = RealMachine(request.getfixturevalue("guest"))
-        opened = LibvirtHost(request.getfixturevalue("host").uri, 1, on_hint)
+        opened = LibvirtHost(request.getfixturevalue("host").uri, 4, on_hint)
     await opened.open()
     yield Edge(opened, machine, hints)
     await opened.close()

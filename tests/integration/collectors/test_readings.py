@@ -47,7 +47,7 @@ async def publisher(
     await Readings(bus, "c", "h", one, collector.read_now).start()
     stop = asyncio.Event()
     tasks = [asyncio.create_task(one.run()), asyncio.create_task(collector.run(stop))]
-    await eventually(lambda: "filesystemlist" in one._last.get(REF, {}))
+    await eventually(lambda: "filesystemlist" in one.revisions(REF))
     await asyncio.sleep(35)  # the burst after connecting is over
     yield one
     stop.set()

@@ -37,9 +37,10 @@ class Bare(Guest):
         return re.sub(r'<channel type="unix">.*?</channel>', "", super().xml, flags=re.DOTALL)
 
 
-def found_about(guest: Guest) -> dict[str, Any]:
+def found_about(guest: Guest, **settings: Any) -> dict[str, Any]:
     """The finding about a guest."""
-    return examine(guest.domain_name, LIBVIRT__URIS=guest.host.uri).one("guests", guest.domain_name)
+    found = examine(guest.domain_name, LIBVIRT__URIS=guest.host.uri, **settings)
+    return found.one("guests", guest.domain_name)
 
 
 def follow(advice: list[str], directory: Path) -> None:
@@ -93,6 +94,14 @@ def test_command_blocked(guest: Guest) -> None:
     assert "problem" == finding["outcome"]
     assert finding["text"].endswith(" blocks guest-get-users, guest-get-fsinfo")
     assert [] == [file for file in ("qemu-ga.conf", "sysconfig/qemu-ga") if file not in "".join(finding["advice"])]
+
+
+def test_optional_kind_that_is_switched_on(guest: Guest) -> None:
+    """What is switched on is asked of the agent too: the lab's is too old for one of the commands."""
+    finding = found_about(guest, COLLECT__LOAD="60", COLLECT__VCPUS="60")
+
+    assert "problem" == finding["outcome"]
+    assert finding["text"].endswith(" lacks guest-get-load")
 
 
 def test_info_blocked(guest: Guest) -> None:

@@ -6,11 +6,26 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import pytest
 
-from collectors.agent_commands import AgentCommand, AgentInfo, Reply
+from collectors.agent_commands import OPTIONAL, OPTIONAL_COMMANDS, AgentCommand, OptionalKind, Reply
 from collectors.domain import Domain
-from collectors.guest import Guest, Usage, gone
+from collectors.guest import Guest, gone
+from collectors.noise import Limits
+from collectors.replies import AgentInfo
 from guestwire import codec
+from guestwire.machine import (
+    Clock,
+    CpuStats,
+    CpuStatsList,
+    Disk,
+    Disks,
+    DiskStats,
+    DiskStatsList,
+    Load,
+    Vcpu,
+    Vcpus,
+)
 from guestwire.snapshot import (
     AgentState,
     Command,
@@ -37,7 +52,14 @@ ANSWERS: dict[AgentCommand, Any] = {
     AgentCommand.INTERFACES: (GuestInterface("eth0", "m", (IPAddress("1.2.3.4", 24),)),),
     AgentCommand.USERS: tuple(User(f"u{number}") for number in range(12)),
     AgentCommand.FILESYSTEMS: tuple(Filesystem(f"v{n}", f"/{n}", "ext4", 1, 2) for n in range(12)),
+    AgentCommand.LOAD: Load(0.5, 0.25, 0.0),
+    AgentCommand.DISKS: Disks((Disk("/dev/vda", partition=False),)),
+    AgentCommand.CPUSTATS: CpuStatsList((CpuStats(0, 1, 2, 3, 4),)),
+    AgentCommand.DISKSTATS: DiskStatsList((DiskStats("vda", 254, 0, busy_time=5),)),
+    AgentCommand.TIME: Clock(0.1, 0.002),
+    AgentCommand.VCPUS: Vcpus((Vcpu(0, online=True, can_offline=False),)),
 }
+OPTIONAL_KINDS = {"load", "disks", "cpustats", "diskstats", "time", "vcpus"}
 
 
 def known(domain: Domain = DOMAIN) -> Guest:
@@ -118,8 +140,64 @@ def test_supported() -> None:
     guest = Guest(DOMAIN, "host", NOW)
     assert guest.supports(AgentCommand.USERS)
 
-    guest.read(AgentCommand.INFO, Reply(AgentInfo("1", (Command("guest-get-users"),))), NOW)
+    guest.read(AgentCommand.INFO, Reply(AgentInfo("1", (Command("guest-get-users"), Command("guest-ping", True)))), NOW)
     assert not guest.supports(AgentCommand.USERS)
+
+
+@pytest.mark.parametrize("row", OPTIONAL, ids=lambda row: row.kind)
+def test_optional_is_asked_only_when_listed(row: OptionalKind) -> None:
+    """An optional command is sent to an agent that lists it as enabled, and to no other: not before, not on a guess."""
+    guest = Guest(DOMAIN, "host", NOW)
+    assert not guest.supports(row.command)
+    for listed, expected in (
+        ((), False),
+        ((Command("guest-ping", True),), False),
+        ((Command(row.command),), False),
+        ((Command(row.command, True),), True),
+    ):
+        guest.read(AgentCommand.INFO, Reply(AgentInfo("1", listed)), NOW)
+        assert expected == guest.supports(row.command)
+
+
+@pytest.mark.parametrize("row", OPTIONAL, ids=lambda row: row.kind)
+def test_optional_kind(row: OptionalKind) -> None:
+    """Nothing is said about a kind that could not be read, but why; once read, the body is the fact."""
+    guest = Guest(DOMAIN, "host", NOW)
+    guest.failed(row.command, "not supported")
+    before = bodies(guest.snapshot("t"))
+    guest.read(row.command, Reply(ANSWERS[row.command]), NOW)
+    after = {part.kind: part.body for part in guest.snapshot("t").parts}
+
+    assert {"agent", "interfaces"} == set(before)
+    assert f"{row.command}: not supported" == before["agent"]["readings"][row.kind]["error"]
+    assert codec.encode(ANSWERS[row.command]) == after[row.kind]
+    assert {"agent", "interfaces", row.kind} == set(after)
+
+
+def test_optional_leaves_the_others_alone() -> None:
+    """KubeVirt's kinds and the interfaces are the same bytes whether optional kinds are read or not."""
+    plain = Guest(DOMAIN, "host", NOW)
+    for command, answer in ANSWERS.items():
+        if command not in OPTIONAL_COMMANDS:
+            plain.read(command, Reply(answer), NOW)
+    more = digests(known())
+
+    assert OPTIONAL_KINDS == more.keys() - digests(plain).keys()
+    assert {kind: digest for kind, digest in digests(plain).items() if kind != "agent"} == {
+        kind: digest for kind, digest in more.items() if kind not in {"agent", *OPTIONAL_KINDS}
+    }
+
+
+def test_oldest_reading() -> None:
+    """Of what every agent is asked again and again; what is asked seldom or optional does not count."""
+    guest = Guest(DOMAIN, "host", NOW)
+    assert guest.oldest_reading is None
+    for seconds, command in enumerate(AgentCommand):
+        guest.read(command, Reply(ANSWERS[command]), NOW + timedelta(seconds=seconds))
+    assert NOW + timedelta(seconds=2) == guest.oldest_reading
+    guest.failed(AgentCommand.OSINFO, "refused")
+    guest.read(AgentCommand.OSINFO, Reply(ANSWERS[AgentCommand.OSINFO]), NOW + timedelta(seconds=60))
+    assert NOW + timedelta(seconds=3) == guest.oldest_reading
 
 
 def test_recall_changes_nothing() -> None:
@@ -173,6 +251,20 @@ def test_gone() -> None:
     assert (Phase.GONE, False, "uid") == (state.phase, state.connected, state.uid)
 
 
+def test_kept_reading_has_its_own_time() -> None:
+    """A counter that waits untold does not make the told one look younger: rates are taken over the right time."""
+    guest = Guest(DOMAIN, "host", NOW, Limits(activity_share=0.1, activity_age=600))
+    told: list[tuple[datetime, int]] = []
+    for seconds in (0, 20, 40, 60):
+        value = CpuStatsList((CpuStats(0, seconds, 0, 0, seconds * 1000),))
+        guest.read(AgentCommand.CPUSTATS, Reply(value), NOW + timedelta(seconds=seconds))
+        [part] = [part for part in guest.snapshot("t").parts if part.kind == "cpustats"]
+        told.append((part.observed_at, codec.decode(part.body, CpuStatsList).cpus[0].user))
+
+    assert [(NOW, 0), *[(NOW + timedelta(seconds=20), 20)] * 3] == told
+    assert NOW + timedelta(seconds=60) == guest.state().readings["cpustats"].observed_at
+
+
 def filesystems(used: int, *mounts: str) -> tuple[Filesystem, ...]:
     """Filesystems of 1000 bytes."""
     return tuple(Filesystem("vda", mount, "ext4", used, 1000) for mount in mounts)
@@ -186,7 +278,7 @@ def told(guest: Guest) -> list[tuple[str, int]]:
 
 def test_usage_noise() -> None:
     """Small moves of usage wait, large ones and late ones are told; a mount never waits."""
-    guest = Guest(DOMAIN, "host", NOW, Usage(share=0.1, age=60))
+    guest = Guest(DOMAIN, "host", NOW, Limits(usage_share=0.1, usage_age=60))
 
     def read(seconds: int, *entries: Filesystem) -> bool:
         return guest.read(AgentCommand.FILESYSTEMS, Reply(entries), NOW + timedelta(seconds=seconds))
@@ -207,7 +299,7 @@ def test_usage_noise() -> None:
 
 def test_usage_age_is_of_the_move() -> None:
     """Usage that moved and came back was never news; the waiting begins anew."""
-    guest = Guest(DOMAIN, "host", NOW, Usage(share=0.1, age=60))
+    guest = Guest(DOMAIN, "host", NOW, Limits(usage_share=0.1, usage_age=60))
     for seconds, used in ((0, 100), (1, 150), (30, 100), (50, 150), (70, 150)):
         guest.read(AgentCommand.FILESYSTEMS, Reply(filesystems(used, "/")), NOW + timedelta(seconds=seconds))
 

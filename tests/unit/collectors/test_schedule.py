@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import cycle
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from collectors.agent_commands import AgentCommand
-from collectors.schedule import Schedule, periods
+from collectors.agent_commands import OPTIONAL, OPTIONAL_COMMANDS, AgentCommand, OptionalKind
+from collectors.schedule import PROFILES, Schedule, periods
 from guestwire.settings import Ages, Collect
 
 HOUR = 3600.0
@@ -33,8 +37,8 @@ def fresh() -> Schedule:
 
 
 def test_everything_at_once() -> None:
-    """A connected agent is asked everything, guest-info first."""
-    assert list(AgentCommand) == fresh().due(0.0, frozen=False)
+    """A connected agent is asked everything that is not optional, guest-info first."""
+    assert [command for command in AgentCommand if command not in OPTIONAL_COMMANDS] == fresh().due(0.0, frozen=False)
 
 
 def test_burst_then_longest_age() -> None:
@@ -55,6 +59,24 @@ def test_cost_in_steady_state() -> None:
 
     assert 595 <= count.total() <= 605
     assert (0, 0) == (count[AgentCommand.INFO], count[AgentCommand.FREEZE_STATUS])
+
+
+@given(st.lists(st.floats(0.001, 0.2), min_size=1, max_size=20))
+def test_settled_commands_share_looks(latencies: list[float]) -> None:
+    """In steady state a guest is looked at as often as its shortest period, however long its answers take."""
+    schedule = fresh()
+    simulate(schedule, HOUR)
+    now, looks, asked, waits = HOUR, 0, 0, cycle(latencies)
+    while now < 2 * HOUR:
+        due = schedule.due(now, frozen=False)
+        looks, asked = looks + bool(due), asked + len(due)
+        for command in due:
+            now += next(waits)
+            schedule.asked(command, now)
+        now += max(schedule.next(now), 0.001)
+
+    assert looks <= 365
+    assert 590 <= asked <= 605
 
 
 def test_frozen() -> None:
@@ -131,3 +153,52 @@ def test_demand() -> None:
     schedule.demand([AgentCommand.USERS], HOUR)
 
     assert [AgentCommand.USERS] == [c for c in schedule.due(HOUR, frozen=False) if c is AgentCommand.USERS]
+
+
+def test_optional_kinds_are_off() -> None:
+    """Neither profile asks for an optional kind."""
+    for profile in PROFILES:
+        assert OPTIONAL_COMMANDS.isdisjoint(periods(msgspec.convert({"profile": profile}, Collect), "ns"))
+
+
+def test_every_optional_kind_has_a_setting() -> None:
+    """A kind is switched on by the setting of its name, for all or for a namespace, and off again by 0."""
+    for row in OPTIONAL:
+        on = msgspec.convert({row.kind.value: 60, "namespaces": {"off": {row.kind.value: 0}}}, Collect)
+        here = msgspec.convert({"namespaces": {"on": {row.kind.value: 30}}}, Collect)
+
+        assert {row.command: 60} == optional_periods(on, "ns")
+        assert {} == optional_periods(on, "off")
+        assert {row.command: 30} == optional_periods(here, "on")
+        assert {} == optional_periods(here, "ns")
+
+
+def optional_periods(settings: Collect, namespace: str) -> dict[AgentCommand, float]:
+    """Those of optional commands."""
+    return {command: period for command, period in periods(settings, namespace).items() if command in OPTIONAL_COMMANDS}
+
+
+@pytest.mark.parametrize("row", OPTIONAL, ids=lambda row: row.kind)
+def test_cost_of_an_optional_kind(row: OptionalKind) -> None:
+    """Switched on, it costs one command per period, and nothing else is asked more often."""
+    schedule = Schedule(periods(msgspec.convert({row.kind.value: 60}, Collect), "ns"))
+    schedule.restart(0.0)
+    first = simulate(schedule, HOUR)
+    count = Counter({command: len(times) for command, times in simulate(schedule, 2 * HOUR, HOUR).items()})
+
+    assert first[row.command][0] == 0
+    assert 59 <= count[row.command] <= 61
+    assert 595 + 59 <= count.total() <= 605 + 61
+
+
+def test_demand_of_what_is_off() -> None:
+    """What is switched off is asked once when somebody wants it; events do not bring it back."""
+    schedule = fresh()
+    simulate(schedule, HOUR)
+    schedule.demand([AgentCommand.VCPUS], HOUR)
+    assert AgentCommand.VCPUS in schedule.due(HOUR, frozen=False)
+    schedule.asked(AgentCommand.VCPUS, HOUR)
+    schedule.hasten([AgentCommand.VCPUS, AgentCommand.DISKS], HOUR)
+    schedule.restart(HOUR + 1)
+
+    assert OPTIONAL_COMMANDS.isdisjoint(schedule.due(HOUR + 2, frozen=False))

@@ -39,6 +39,13 @@ def test_environment_beats_file(tmp_path: Path) -> None:
     assert f"file {file}" == sources["nats.timeout"]
 
 
+def test_empty_is_unset_where_that_is_a_value() -> None:
+    """An age may be taken back in the environment; a text stays one."""
+    loaded = settings.load(environ={"GUESTWIRE_COLLECT__USERS": "", "GUESTWIRE_COLLECT__HOST": ""}).settings
+
+    assert (None, "") == (loaded.collect.users, loaded.collect.host)
+
+
 @pytest.mark.parametrize(
     ("environ", "words"),
     [

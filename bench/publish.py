@@ -1,0 +1,156 @@
+"""
+How fast a burst of snapshots gets onto the stream, every message acknowledged, on file storage.
+
+Three ways to publish the same number of 2 KB messages, in turns, each on a fresh NATS server: this project's publisher
+(CloudEvents headers, message ids and fences included), nats-py's `publish_async` with 1,000 messages in flight, and the
+Go client with as many, the limit (`bench/publish_limit`). The last two send a message id and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from guestwire import codec, logs, subjects
+from guestwire.jetstream import Bus
+from guestwire.settings import Log, Nats, Publish
+from guestwire.snapshot import AgentState, GuestRef, GuestSnapshot, Kind, ListMeta, Phase, User, UserList
+from lab.kube_build import go_toolchain
+from lab.nats_server import NatsServer
+from lab.paths import cache_dir
+from publishers.jetstream import JetStreamPublisher
+
+WINDOW = 1000
+CLUSTER = "bench"
+
+Way = Callable[[Bus, int, int], Awaitable[float]]
+
+
+def guest(number: int) -> GuestRef:
+    """One of many."""
+    return GuestRef("bench", f"vm{number}")
+
+
+async def ours(bus: Bus, messages: int, size: int) -> float:
+    """Seconds for a burst of snapshots of guests that are known already, as after a restart of their host."""
+    now = codec.now()
+    publisher = JetStreamPublisher(bus, CLUSTER, Publish())
+    running = asyncio.create_task(publisher.run())
+
+    async def offer(*snapshots: GuestSnapshot) -> float:
+        began = time.perf_counter()
+        for snapshot in snapshots:
+            publisher.offer(snapshot)
+        for snapshot in snapshots:
+            await publisher.settled(snapshot.ref)
+        return time.perf_counter() - began
+
+    def agent(ref: GuestRef) -> AgentState:
+        return AgentState(
+            "bench", ref.name, "uid", "d", "u", "h", Phase.RUNNING, channel=True, connected=True, since=now
+        )
+
+    refs = [guest(number) for number in range(messages)]
+    seen = [codec.part(Kind.AGENT, agent(ref), now) for ref in refs]
+    for first in range(0, messages, 1000):
+        chosen = slice(first, first + 1000)
+        await offer(
+            *(
+                GuestSnapshot(ref, "uid", "h", (part,), "0" * 32)
+                for ref, part in zip(refs[chosen], seen[chosen], strict=True)
+            )
+        )
+    body = codec.part(Kind.USERLIST, UserList((User("u" * (size - 40)),), ListMeta()), now)
+    seconds = await offer(*(GuestSnapshot(ref, "uid", "h", (body,), "0" * 32) for ref in refs))
+    publisher.close()
+    await running
+    return seconds
+
+
+async def publish_async(bus: Bus, messages: int, size: int) -> float:
+    """Seconds of nats-py's own way to publish many messages."""
+    stream = bus.client.jetstream(publish_async_max_pending=WINDOW, timeout=60)
+    body = b"x" * size
+    began = time.perf_counter()
+    acknowledgements = [
+        await stream.publish_async(
+            subjects.subject(CLUSTER, guest(number), Kind.USERLIST), body, headers={"Nats-Msg-Id": f"python-{number}"}
+        )
+        for number in range(messages)
+    ]
+    await asyncio.gather(*acknowledgements)
+    return time.perf_counter() - began
+
+
+def limit(program: Path) -> Way:
+    """Seconds of the Go client."""
+
+    async def run(bus: Bus, messages: int, size: int) -> float:
+        prefix = subjects.subject(CLUSTER, guest(0), Kind.USERLIST).rpartition(".vm0.")[0]
+        arguments = [str(program), bus.settings.servers[0], prefix, str(messages), str(size), str(WINDOW)]
+        return float(await asyncio.to_thread(subprocess.check_output, arguments))
+
+    return run
+
+
+async def measure(way: Way, messages: int, size: int) -> float:
+    """Messages a second of one way, on a server of its own."""
+    with tempfile.TemporaryDirectory() as directory, NatsServer(Path(directory, "nats")) as server:
+        async with Bus(Nats(servers=(server.url,), timeout=60), "bench") as bus:
+            await bus.ensure_stream()
+            seconds = await way(bus, messages, size)
+            held = await bus.js.stream_info(bus.settings.stream, subjects_filter=f"{subjects.PREFIX}.*.*.*.userlist")
+            if held.state.subjects is None or len(held.state.subjects) != messages:
+                raise RuntimeError(f"{way}: not every message is on the stream")
+    return messages / seconds
+
+
+def build() -> Path:
+    """The Go program, built anew: a second, once its modules are there."""
+    program = cache_dir() / "publish_limit"
+    source = Path(__file__).parent / "publish_limit"
+    go = go_toolchain(cache_dir(), say)
+    subprocess.run([go, "build", "-o", program, "."], cwd=source, check=True)
+    return program
+
+
+def say(what: str) -> None:
+    """Progress, beside the results."""
+    print(f"  {what}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Take turns, report."""
+    parser = argparse.ArgumentParser(prog="make bench BENCH=publish", description=__doc__)
+    parser.add_argument("--messages", type=int, default=50_000)
+    parser.add_argument("--bytes", type=int, default=2048)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    logs.configure(Log(level="error"))
+    ways: dict[str, Way] = {"this publisher": ours, "publish_async": publish_async, "Go client": limit(build())}
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(arguments.rounds):
+        for name, way in ways.items():
+            rates[name].append(asyncio.run(measure(way, arguments.messages, arguments.bytes)))
+            say(f"round {number + 1} of {arguments.rounds}, {name}: {rates[name][-1]:,.0f} messages a second")
+    median = {name: statistics.median(measured) for name, measured in rates.items()}
+    for name, rate in median.items():
+        print(f"{name:<16}{rate:>10,.0f} messages a second")
+    figures = {
+        "messages": arguments.messages,
+        "ratio_to_publish_async": round(median["this publisher"] / median["publish_async"], 2),
+        "ratio_to_limit": round(median["this publisher"] / median["Go client"], 2),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
