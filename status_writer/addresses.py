@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 Families = tuple[list[str], list[str]]
 """IPv4 and IPv6 addresses."""
@@ -32,6 +33,7 @@ def link_local(text: str) -> bool:
     return address is not None and address.is_link_local
 
 
+@lru_cache(maxsize=4096)
 def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         return None if "%" in text else ipaddress.ip_address(text)

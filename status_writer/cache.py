@@ -7,7 +7,8 @@ anything else wake nobody. Pure: no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from guestwire.snapshot import GuestRef
@@ -27,6 +28,7 @@ class Cache:
     def __init__(self, changed: Callable[[GuestRef], None]) -> None:
         self._changed = changed
         self._vmis: dict[GuestRef, Vmi] = {}
+        self._writing: dict[GuestRef, bool] = {}  # whether a watch told of it meanwhile
 
     def __len__(self) -> int:
         return len(self._vmis)
@@ -45,12 +47,27 @@ class Cache:
         if before is None or not _older(item, before):
             self._put(item)
 
+    @contextmanager
+    def writing(self, ref: GuestRef) -> Iterator[None]:
+        """
+        A request of our own is under way. The watch often is faster than the answer; what it tells meanwhile counts as
+        a change at the end, unless it turns out to be our own.
+        """
+        self._writing[ref] = False
+        try:
+            yield
+        finally:
+            if self._writing.pop(ref, False):
+                self._changed(ref)
+
     def answered(self, item: Vmi) -> Vmi:
         """The answer to a request of our own, unless the watch was faster: with news, or with the end."""
-        kept = _slim(item)
-        before = self._vmis.get(ref_of(item))
+        kept, ref = _slim(item), ref_of(item)
+        before = self._vmis.get(ref)
         if before is not None and not _older(kept, before):
-            self._vmis[ref_of(item)] = kept
+            self._vmis[ref] = kept
+            if _version(before) == _version(kept) or _older(before, kept):
+                self._writing.pop(ref, None)
         return kept
 
     def drop(self, ref: GuestRef) -> None:
@@ -70,7 +87,10 @@ class Cache:
         self._vmis[ref] = after
         VMIS.set(len(self))
         if before is None or _content(before) != _content(after):
-            self._changed(ref)
+            if ref in self._writing:
+                self._writing[ref] = True
+            else:
+                self._changed(ref)
         return ref
 
 
@@ -93,5 +113,9 @@ def _content(vmi: Vmi) -> tuple[Any, ...]:
 
 def _older(one: Vmi, other: Vmi) -> bool:
     """By resourceVersion, which Kubernetes orders as a number since 1.35; not comparable means not older."""
-    mine, theirs = one["metadata"].get("resourceVersion", ""), other["metadata"].get("resourceVersion", "")
-    return bool(mine.isdigit() and theirs.isdigit() and int(mine) < int(theirs))
+    mine, theirs = _version(one), _version(other)
+    return mine.isdigit() and theirs.isdigit() and int(mine) < int(theirs)
+
+
+def _version(vmi: Vmi) -> str:
+    return str(vmi["metadata"].get("resourceVersion", ""))

@@ -17,7 +17,8 @@ from guestwire.checks import Finding, Outcome
 from guestwire.errors import ConfigError, GuestwireError, NotConnected
 from guestwire.settings import Status
 from status_writer.answers import Gone, NotServed
-from status_writer.vmis import GROUP_VERSION, PLURAL, REVIEWS, Vmis, kubeconfig
+from status_writer.api_server import ApiServer, kubeconfig
+from status_writer.vmis import GROUP_VERSION, PLURAL, REVIEWS
 
 WHOAMI = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
@@ -63,7 +64,7 @@ class _Cluster:
         """Raises what the first unexpected answer means."""
         plain = msgspec.structs.replace(self._settings, impersonate_user="")
         async with _Asked(plain) as asked:
-            version = (await asked.ask("/version", "read the version")).get("gitVersion", "")
+            version = (await asked.get("/version", "read the version")).get("gitVersion", "")
             user = await _user(asked)
             self._ok(f"Kubernetes {version}" + (f", as {user}" if user else ""))
             if not await self._may_impersonate(asked, user):
@@ -74,7 +75,7 @@ class _Cluster:
 
     async def _check_vmis(self, asked: _Asked, user: str) -> None:
         try:
-            resources = (await asked.ask(GROUP_VERSION, "discover VMIs"))["resources"]
+            resources = (await asked.get(GROUP_VERSION, "discover VMIs"))["resources"]
         except NotServed:
             resources = []
         names = {each["name"] for each in resources}
@@ -88,11 +89,15 @@ class _Cluster:
             right = {"verb": verb, "group": "kubevirt.io", "resource": PLURAL}
             if not await asked.may({**right, "subresource": subresource if verb == "patch" else ""}):
                 missing.append(verb)
+        if self._settings.events and not await asked.may({"verb": "create", "group": "", "resource": "events"}):
+            text = f"{user} may not create events, which status.events asks for"
+            self._findings.append(_problem(self._about, text, *_grant(user, "guestwire-events", "create", "events")))
         if not missing:
             self._ok(f"{user} may {', '.join(VERBS)} VMIs in every namespace")
             return
         text = f"{user} may not {', '.join(missing)} VMIs in every namespace"
-        self._findings.append(_problem(self._about, text, *_grant(user, subresource)))
+        resources = f"{PLURAL}.kubevirt.io" + (f",{PLURAL}.kubevirt.io/{subresource}" if subresource else "")
+        self._findings.append(_problem(self._about, text, *_grant(user, "guestwire", ",".join(VERBS), resources)))
 
     async def _may_impersonate(self, asked: _Asked, user: str) -> bool:
         wanted = self._settings.impersonate_user
@@ -113,7 +118,7 @@ class _Cluster:
     async def _check_webhook(self, asked: _Asked, user: str) -> None:
         """Whether KubeVirt's webhook is there, and will undo what this user writes."""
         try:
-            configurations = (await asked.ask(WEBHOOKS, "list webhooks"))["items"]
+            configurations = (await asked.get(WEBHOOKS, "list webhooks"))["items"]
         except (GuestwireError, Gone):  # few may list them, and the status writer need not
             return
         for webhook in (each for found in configurations for each in found.get("webhooks") or ()):
@@ -135,22 +140,14 @@ class _Cluster:
         self._findings.append(Finding("cluster", self._about, Outcome.OK, text))
 
 
-class _Asked(Vmis):
+class _Asked(ApiServer):
     """The status writer's own way to the API server, for single questions."""
-
-    def __init__(self, settings: Status) -> None:
-        super().__init__(settings, lambda _: None)
-
-    async def ask(self, path: str, what: str) -> Any:
-        """The decoded answer to a GET."""
-        return await self._get_json(path, what)
 
     async def review(self, path: str, kind: str, spec: Mapping[str, Any]) -> Any:
         """The status of a review, which the server answers and forgets."""
         version = path.removeprefix("/apis/").rpartition("/")[0]
         body = {"apiVersion": version, "kind": kind, "spec": spec}
-        async with self._request("POST", path, f"create {kind}", body=body) as response:
-            return msgspec.json.decode(await response.read()).get("status") or {}
+        return (await self.post(path, f"create {kind}", body)).get("status") or {}
 
     async def may(self, right: Mapping[str, str]) -> bool:
         """Whether RBAC (or whatever decides) allows it."""
@@ -167,15 +164,14 @@ async def _user(asked: _Asked) -> str:
     return str((status.get("userInfo") or {}).get("username") or "")
 
 
-def _grant(user: str, subresource: str) -> tuple[str, ...]:
-    """The commands that give a user all of the rights."""
-    resources = f"{PLURAL}.kubevirt.io" + (f",{PLURAL}.kubevirt.io/{subresource}" if subresource else "")
+def _grant(user: str, role: str, verbs: str, resources: str) -> tuple[str, ...]:
+    """The commands that give a user these rights."""
     subject = f"--user={user}"
     if user.startswith(SERVICE_ACCOUNT):
         subject = f"--serviceaccount={user.removeprefix(SERVICE_ACCOUNT)}"
     return (
-        f"kubectl create clusterrole guestwire --verb={','.join(VERBS)} --resource={resources}",
-        f"kubectl create clusterrolebinding guestwire --clusterrole=guestwire {subject}",
+        f"kubectl create clusterrole {role} --verb={verbs} --resource={resources}",
+        f"kubectl create clusterrolebinding {role} --clusterrole={role} {subject}",
     )
 
 

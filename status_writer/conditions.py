@@ -29,6 +29,11 @@ def conditions_of(vmi: Mapping[str, Any]) -> list[Condition]:
     return list((vmi.get("status") or {}).get("conditions") or ())
 
 
+def is_connected(vmi: Mapping[str, Any]) -> bool:
+    """Whether a VMI shows a connected agent; as its consumers see it, by existence alone."""
+    return _held(conditions_of(vmi), CONNECTED) is not None
+
+
 def reconcile(vmi: Mapping[str, Any], agent: AgentState, observed: datetime, probe_refresh: float) -> list[Condition]:
     """
     The list as it should be: unchanged elements are the same objects, in the same order; new ones come last.

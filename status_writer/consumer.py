@@ -18,7 +18,6 @@ import msgspec
 import nats.errors
 import nats.js.errors
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from guestwire import subjects
@@ -26,15 +25,12 @@ from guestwire.errors import ConfigError, ContractError, TransientError
 from guestwire.jetstream import Bus, Message, translated
 from guestwire.lifecycle import backoff
 from guestwire.logs import logger
-from guestwire.snapshot import Kind
+from status_writer.facts import KINDS
 from status_writer.inbox import Delivery
 from status_writer.metrics import LAG, RESULTS
 from status_writer.outcome import TABLE, Outcome
 
 log = logger("status")
-
-KINDS = (Kind.AGENT, Kind.GUESTOSINFO, Kind.INTERFACES)
-"""What VMI status is made of."""
 
 ACK_WAIT = 30.0
 """Seconds after which an unsettled message is delivered again, unless it was said to be in progress."""
@@ -111,16 +107,21 @@ class Consumer:
         """Pull until something is wrong with the consumer, which the caller then looks at."""
         client = self._bus.client
         inbox = client.new_inbox()
+        arrived: asyncio.Queue[Msg] = asyncio.Queue()  # bounded by what was pulled
+
+        async def arrive(msg: Msg) -> None:
+            arrived.put_nowait(msg)
+
         with translated(f"consumer {self._durable}"):
-            subscription = await client.subscribe(inbox)
+            subscription = await client.subscribe(inbox, cb=arrive)
         try:
-            while await self._pull(subscription, inbox, stop):
+            while await self._pull(arrived, inbox, stop):
                 pass
         finally:
             with contextlib.suppress(nats.errors.Error):
                 await subscription.unsubscribe()
 
-    async def _pull(self, subscription: Subscription, inbox: str, stop: asyncio.Event) -> bool:
+    async def _pull(self, arrived: asyncio.Queue[Msg], inbox: str, stop: asyncio.Event) -> bool:
         """One pull request to its end. False when the consumer needs a look, or there is no need for more."""
         request = {"batch": BATCH, "expires": int(EXPIRES * 1e9), "idle_heartbeat": int(HEARTBEAT * 1e9)}
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._bus.settings.stream}.{self._durable}"
@@ -129,8 +130,12 @@ class Consumer:
         credit = BATCH
         while credit and not stop.is_set():
             try:
-                msg = await subscription.next_msg(timeout=SILENCE)
-            except (nats.errors.Error, TimeoutError):
+                if arrived.empty():
+                    async with asyncio.timeout(SILENCE):
+                        msg = await arrived.get()
+                else:
+                    msg = arrived.get_nowait()
+            except TimeoutError:
                 return False
             status = (msg.headers or {}).get("Status")
             if status is None:

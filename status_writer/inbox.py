@@ -3,10 +3,14 @@ Messages that were received and not settled yet, by guest.
 
 A reconcile takes all that are there for its guest, settles them by its outcome, or puts them back. Those that wait
 longer than JetStream would are said to be in progress.
+
+Since when a guest's facts wait to be applied is remembered beyond that: a message that goes back to JetStream is still
+not applied.
 """
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -36,6 +40,7 @@ class Inbox:
     def __init__(self) -> None:
         self._waiting: defaultdict[GuestRef, list[Delivery]] = defaultdict(list)
         self._taken: dict[GuestRef, list[Delivery]] = {}
+        self._unapplied: dict[GuestRef, float] = {}
         UNACKNOWLEDGED.set_function(self.__len__)
 
     def __len__(self) -> int:
@@ -43,7 +48,20 @@ class Inbox:
 
     def add(self, delivery: Delivery) -> None:
         """A message arrived."""
-        self._waiting[delivery.message.address.ref].append(delivery)
+        ref = delivery.message.address.ref
+        self._waiting[ref].append(delivery)
+        self._unapplied.setdefault(ref, delivery.msg.metadata.timestamp.timestamp())
+
+    def oldest(self) -> float:
+        """Seconds since the stream took the oldest message that is not applied; 0 when all are."""
+        times = list(self._unapplied.values())  # a copy: a health page asks, from another thread
+        return max(0.0, time.time() - min(times)) if times else 0.0
+
+    def applied(self, ref: GuestRef) -> None:
+        """The status shows what was taken, or never will; later messages count anew."""
+        self._unapplied.pop(ref, None)
+        for delivery in self._waiting.get(ref, ()):
+            self._unapplied.setdefault(ref, delivery.msg.metadata.timestamp.timestamp())
 
     def take(self, ref: GuestRef) -> Sequence[Delivery]:
         """All messages of a guest, to be settled together."""

@@ -12,6 +12,8 @@ with what the virt-controller needs to find again (pkg/network/controllers/vmi.g
 - The order is canonical, and a list that differs from the present one by its order alone counts as equal. Two writers
   that agree on the facts never fight over the order.
 
+- An SR-IOV device without a MAC is the guest's interface whose name tells its PCI address (`pci`), if there is one.
+
 KubeVirt's node agent reads the pod's addresses from a cache beside the pod. Here the list itself is their record: where
 a pod stands behind a VMI, addresses in place stay, unless they are what the agent said before it said otherwise.
 Where there is no pod, all addresses are the agent's.
@@ -22,28 +24,18 @@ Pure: no I/O, no clock.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from guestwire.snapshot import DomainInterface, GuestInterface, Interfaces
-from status_writer.addresses import NO_ADDRESS, Families, families, first_shown, link_local
-
-Entry = dict[str, Any]
-"""One element of `status.interfaces` (VirtualMachineInstanceNetworkInterface)."""
-
-GUEST_ONLY_CAP = 10
-"""KubeVirt's limit (netstat.go, since v1.8.0: a guest must not be able to grow the VMI without end)."""
-
-DOMAIN, GUEST_AGENT, MULTUS = "domain", "guest-agent", "multus-status"
-SRIOV_PREFIX = "sriov-"
+from status_writer.addresses import NO_ADDRESS, Families, families, link_local
+from status_writer.guest_interfaces import GUEST_ONLY_CAP, SRIOV_PREFIX, Entry, match, present, ranked
+from status_writer.info_source import DOMAIN, GUEST_AGENT, MULTUS, add_source, remove_source
+from status_writer.info_source import words as _words
 
 _OURS = frozenset(("name", "mac", "interfaceName", "ipAddress", "ipAddresses", "infoSource", "queueCount", "linkState"))
 """Fields decided here; every other one of an entry, `podInterfaceName` for one, is someone else's and stays."""
-
-_STACKED = re.compile(r"(br|bond|team|vlan|veth|vnet|tap|tun|virbr|docker|cni|dummy)[-_\d]|.*[.@:]")
-"""Names that Linux tools give to interfaces on top of a NIC."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +50,17 @@ def merge(
     vmi: Mapping[str, Any],
     interfaces: Interfaces | None,
     *,
-    formerly: Interfaces | None = None,
+    told: Collection[str] = (),
     forget_guest: bool = False,
+    booting: bool = False,
 ) -> Merged:
     """
-    What `status.interfaces` of this VMI should be; `formerly` is what its present content was made from, when known.
+    What `status.interfaces` of this VMI should be; `told` are addresses that the agent is known to have told at some
+    time, which counts only where `doubtful` asks for it.
 
-    With `forget_guest` everything the agent told goes. Where `interfaces.guest` is unknown, what the list holds from
-    the guest stays. Without `interfaces` nothing but the forgetting happens.
+    While the guest is `booting` the agent may be up before the network is: what it does not tell, and the list holds,
+    stays. With `forget_guest` everything the agent told goes. Where `interfaces.guest` is unknown, what the list holds
+    from the guest stays. Without `interfaces` nothing but the forgetting happens.
     """
     previous = entries_of(vmi)
     networks = _Networks(vmi)
@@ -81,32 +76,41 @@ def merge(
             _keep_guest_part(nic, before.get(nic["name"], {}))
         own, cut = [entry for entry in previous if _guest_only(entry)], 0
     else:
-        matches, rest = _match(nics, guest)
-        matched_before, _ = _match(nics, (formerly.guest if formerly else None) or ())
+        matches, rest = match(nics, guest, {each.name: each.pci for each in interfaces.domain if each.passthrough})
         for index, nic in enumerate(nics):
-            told_before = networks.told(nic["name"], matched_before.get(index))
-            _add_guest_part(nic, matches.get(index), told_before, before.get(nic["name"], {}), networks)
-        own, cut = _ranked(rest)
+            there = before.get(nic["name"], {})
+            _add_guest_part(nic, matches.get(index), told, there, networks)
+            if booting:
+                _keep_guest_part(nic, there)
+        own, cut = ranked(rest)
+        if booting:
+            known = {each.name for each in guest}
+            own += [each for each in previous if _guest_only(each) and each.get("interfaceName", "") not in known]
+            own, cut = own[:GUEST_ONLY_CAP], cut + max(0, len(own) - GUEST_ONLY_CAP)
     nics += _without_nic({nic["name"] for nic in nics}, before, networks)
     for nic in nics:
         _add_foreign_part(nic, before.get(nic["name"], {}))
-    return Merged(stable(previous, [_present(entry) for entry in networks.ordered(nics)] + own), cut)
+    return Merged(stable(previous, [present(entry) for entry in networks.ordered(nics)] + own), cut)
+
+
+def doubtful(vmi: Mapping[str, Any], interfaces: Interfaces | None) -> bool:
+    """
+    Whether it takes the agent's former words to tell a pod's address from an old one of the agent's: a pod stands
+    behind the VMI, and the list holds addresses that the agent does not tell.
+    """
+    if interfaces is None or not interfaces.guest or not _Networks(vmi).has_pod:
+        return False
+    tells = {each.address for guest in interfaces.guest for each in guest.addresses}
+    return any(
+        not tells.issuperset(_addresses(entry))
+        for entry in entries_of(vmi)
+        if GUEST_AGENT in _words(entry.get("infoSource"))
+    )
 
 
 def entries_of(vmi: Mapping[str, Any]) -> list[Entry]:
     """The present list."""
     return list((vmi.get("status") or {}).get("interfaces") or ())
-
-
-def add_source(sources: str, source: str) -> str:
-    """An `infoSource` with one more word, appended unless it is there (infosource.go)."""
-    words = _words(sources)
-    return ", ".join(words if source in words else [*words, source])
-
-
-def remove_source(sources: str, source: str) -> str:
-    """An `infoSource` without a word (infosource.go)."""
-    return ", ".join(word for word in _words(sources) if word != source)
 
 
 def stable(previous: list[Entry], entries: list[Entry]) -> list[Entry]:
@@ -127,11 +131,8 @@ class _Networks:
         networks = spec.get("networks") or ()
         self.names = [network.get("name", "") for network in networks]
         self.primary = next((network.get("name", "") for network in networks if _of_pod(network)), None)
-        entries = entries_of(vmi)
-        self.has_pod = bool((vmi.get("status") or {}).get("activePods")) or any(
-            entry.get("podInterfaceName") or MULTUS in _words(entry.get("infoSource")) for entry in entries
-        )
-        """Whether KubeVirt runs this VMI in a pod: it says which, or which of the pod's interfaces stand behind it."""
+        self.has_pod = bool((vmi.get("status") or {}).get("activePods"))
+        """Whether KubeVirt runs this VMI in a pod, as the virt-controller says (activePods, by pod uid)."""
 
     def nic(self, device: DomainInterface) -> Entry | None:
         """
@@ -181,24 +182,8 @@ def _by_name(previous: Sequence[Entry], nics: Sequence[Entry]) -> dict[str, Entr
     return {entry["name"]: entry for entry in reversed(previous) if entry.get("name") and entry["name"] not in shared}
 
 
-def _match(
-    nics: Sequence[Entry], guest: Sequence[GuestInterface]
-) -> tuple[dict[int, GuestInterface], list[GuestInterface]]:
-    """Which interface of the guest is which NIC, by MAC, one each; and those that are none. `lo` is left out."""
-    shown = [each for each in guest if each.name != "lo"]
-    waiting = sorted(shown, key=lambda each: bool(_STACKED.match(each.name)))  # stable: else in the agent's order
-    matches: dict[int, GuestInterface] = {}
-    for index, nic in enumerate(nics):
-        mac = nic["mac"].casefold()
-        found = next((each for each in waiting if mac and each.mac.casefold() == mac), None)
-        if found is not None:
-            matches[index] = found
-            waiting = [each for each in waiting if each is not found]
-    return matches, [each for each in shown if any(each is other for other in waiting)]
-
-
 def _add_guest_part(
-    nic: Entry, guest: GuestInterface | None, told_before: Families, before: Entry, networks: _Networks
+    nic: Entry, guest: GuestInterface | None, told_once: Collection[str], before: Entry, networks: _Networks
 ) -> None:
     """
     The NIC's name in the guest, and its addresses: per family a pod's wins, the agent fills what is missing
@@ -217,18 +202,21 @@ def _add_guest_part(
         _set_addresses(nic, told)
         return
     chosen = [
-        now if now and (not there or sorted(there) == sorted(old)) else there
-        for there, old, now in zip(in_place, told_before, told, strict=True)
+        now if now and all(each in told_once for each in there) else there
+        for there, now in zip(in_place, told, strict=True)
     ]
     _set_addresses(nic, (chosen[0], chosen[1]))
 
 
 def _keep_guest_part(nic: Entry, before: Entry) -> None:
+    """What the list holds from the guest, as far as nothing newer is known, address family by address family."""
     if GUEST_AGENT in _words(before.get("infoSource")):
         nic["infoSource"] = add_source(nic["infoSource"], GUEST_AGENT)
     if before.get("interfaceName"):
-        nic["interfaceName"] = before["interfaceName"]
-    _set_addresses(nic, families(_addresses(before)))
+        nic.setdefault("interfaceName", before["interfaceName"])
+    nic["mac"] = nic["mac"] or before.get("mac", "")
+    newer, there = families(_addresses(nic)), families(_addresses(before))
+    _set_addresses(nic, (newer[0] or there[0], newer[1] or there[1]))
 
 
 def _without_guest(entry: Entry, networks: _Networks) -> Entry:
@@ -238,7 +226,7 @@ def _without_guest(entry: Entry, networks: _Networks) -> Entry:
         return entry
     gone = {"interfaceName"} if networks.has_pod else {"interfaceName", "ipAddress", "ipAddresses"}
     kept = {key: value for key, value in entry.items() if key not in gone}
-    return _present({**kept, "infoSource": remove_source(sources, GUEST_AGENT)})
+    return present({**kept, "infoSource": remove_source(sources, GUEST_AGENT)})
 
 
 def _without_nic(shown: set[str], before: Mapping[str, Entry], networks: _Networks) -> list[Entry]:
@@ -262,26 +250,6 @@ def _add_foreign_part(nic: Entry, before: Entry) -> None:
         nic["infoSource"] = add_source(nic.get("infoSource", ""), MULTUS)
 
 
-def _ranked(guest: Sequence[GuestInterface]) -> tuple[list[Entry], int]:
-    """Entries of interfaces only the guest knows, and how many are left out."""
-    ranked = sorted(guest, key=lambda each: (not each.addresses, _natural(each.name), each.mac.casefold()))
-    return list(map(_own, ranked[:GUEST_ONLY_CAP])), max(0, len(ranked) - GUEST_ONLY_CAP)
-
-
-def _own(guest: GuestInterface) -> Entry:
-    """As the launcher converts an interface (convertToInterfaces): every address, the first IPv4 in front."""
-    addresses = [each.address for each in guest.addresses]
-    return _present(
-        {
-            "mac": guest.mac,
-            "ipAddress": first_shown(addresses),
-            "ipAddresses": addresses,
-            "interfaceName": guest.name,
-            "infoSource": GUEST_AGENT,
-        }
-    )
-
-
 def _guest_only(entry: Entry) -> bool:
     return not entry.get("name") and _words(entry.get("infoSource")) == [GUEST_AGENT]
 
@@ -298,19 +266,5 @@ def _addresses(entry: Entry) -> list[str]:
     return list(entry.get("ipAddresses") or ([one] if one else []))
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts `eth2` before `eth10`."""
-    return [(int(digits), "") if digits else (-1, text) for digits, text in re.findall(r"(\d+)|(\D+)", name)]
-
-
-def _words(sources: str | None) -> list[str]:
-    return [word.strip() for word in (sources or "").split(",") if word.strip()]
-
-
-def _present(entry: Entry) -> Entry:
-    """Without empty fields, as Go's omitempty leaves them out."""
-    return {key: value for key, value in entry.items() if value not in ("", None, 0, [])}
-
-
 def _canonical(entry: Entry) -> str:
-    return json.dumps(_present(entry), sort_keys=True)
+    return json.dumps(present(entry), sort_keys=True)

@@ -36,7 +36,9 @@ class Outcome(StrEnum):
     FOREIGN = "foreign"
     """The facts are about another machine of that name."""
     REVERTED = "reverted"
-    """The API server took the patch and shows something else."""
+    """The API server took the patch and shows something else; worth another attempt."""
+    IN_VAIN = "in vain"
+    """The same, too often: not tried again before there is news."""
     LATER = "later"
     """There is something to write, but the VMI was written a moment ago."""
     CONFLICT = "conflict"
@@ -65,7 +67,8 @@ TABLE: Mapping[Outcome, Consequence] = {
     Outcome.UNCHANGED: Consequence(Verb.ACK, "unchanged", "debug"),
     Outcome.GONE: Consequence(Verb.ACK, "gone", "debug"),
     Outcome.FOREIGN: Consequence(Verb.ACK, "foreign", "debug"),
-    Outcome.REVERTED: Consequence(Verb.ACK, "reverted", "warning", retry=True),
+    Outcome.REVERTED: Consequence(Verb.ACK, "reverted", "debug", retry=True),
+    Outcome.IN_VAIN: Consequence(Verb.ACK, "reverted", "debug"),
     Outcome.LATER: Consequence(Verb.NONE, "later", "debug"),
     Outcome.CONFLICT: Consequence(Verb.NAK, "retried", "info", retry=True),
     Outcome.TRANSIENT: Consequence(Verb.NAK, "retried", "warning", retry=True),

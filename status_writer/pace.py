@@ -5,7 +5,10 @@ At least `min_interval` lies between two patches of one VMI. Where a patch repea
 somebody undoes it: another writer that disagrees, or a webhook. Then the interval doubles each time up to `SLOWEST`,
 so that a disagreement costs next to nothing. It ends with the first patch that says something else, or with time.
 
-Pure: the caller says what time it is (seconds of any monotonic clock).
+Over all VMIs a bucket of tokens limits the rate, so that a start with ten thousand guests does not push everybody else
+out of the API server.
+
+Pure: the caller says what time it is (seconds of any clock that does not jump).
 """
 
 from __future__ import annotations
@@ -59,3 +62,23 @@ class Pace(Generic[K]):
     def forget(self, key: K) -> None:
         """The VMI is gone."""
         self._last.pop(key, None)
+
+
+class Bucket:
+    """Tokens that come back at `rate` a second, up to `burst`; a rate of 0 is no limit."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._full_at = float("-inf")
+
+    def take(self, now: float) -> float:
+        """Take a token; 0, or the seconds until there is one, and then none is taken."""
+        if not self._rate:
+            return 0.0
+        full_at = max(self._full_at, now) + 1 / self._rate
+        wait = full_at - now - self._burst / self._rate
+        if wait > 1e-6:
+            return wait
+        self._full_at = full_at
+        return 0.0

@@ -41,8 +41,8 @@ class Facts:
     observed: datetime | None = None
     """When the agent's state was last looked at."""
     interfaces: Interfaces | None = None
-    formerly: Interfaces | None = None
-    """What the interfaces were when this VMI was looked at last."""
+    told: frozenset[str] = frozenset()
+    """Addresses that the agent told at some time; known only where `merge.doubtful` asks for it."""
     guestosinfo: GuestOSInfo | None = None
 
 
@@ -65,9 +65,16 @@ class Decision:
     verdict: Verdict
     patch: Patch = field(default_factory=list)
     again: float | None = None
-    """Seconds after which the answer changes by itself: the end of the grace."""
+    """Seconds after which the answer changes by itself: the end of the grace after a disconnect, or a connect."""
     cut: int = 0
     """Interfaces of the guest left out of the list."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the status that differ, as they should be; None means no such field."""
+
+    def shown_by(self, vmi: Vmi) -> bool:
+        """Whether a VMI says what the patch said: whether it had an effect."""
+        status = vmi.get("status") or {}
+        return all(value == (status.get(name) or None) for name, value in self.changes.items())
 
     @property
     def paths(self) -> list[str]:
@@ -88,16 +95,20 @@ def decide(vmi: Vmi, facts: Facts, now: datetime, settings: Status) -> Decision:
 
     left = _grace_left(agent, now, settings)
     forget = left is not None and left <= 0
-    merged = merge(vmi, facts.interfaces, formerly=facts.formerly, forget_guest=forget)
+    merged = merge(vmi, facts.interfaces, told=facts.told, forget_guest=forget)
+    if booting := _boots(agent, now, settings):
+        shown = merge(vmi, facts.interfaces, told=facts.told, booting=True)
+        left, merged = (booting if shown.entries != merged.entries else None), shown
     wanted: dict[str, Any] = {
         "conditions": conditions.reconcile(vmi, agent, facts.observed or now, settings.probe_refresh),
         "guestOSInfo": None if forget else _guest_os(status, facts.guestosinfo),
         "interfaces": merged.entries,
         "fsFreezeStatus": None if forget else _freeze_status(status, facts),
     }
-    patch = json_patch(vmi, wanted)
-    verdict = Verdict.WRITE if patch else Verdict.UNCHANGED
-    return Decision(verdict, patch, left if left is not None and left > 0 else None, merged.cut)
+    changes = {name: value or None for name, value in wanted.items() if (value or None) != (status.get(name) or None)}
+    verdict = Verdict.WRITE if changes else Verdict.UNCHANGED
+    again = left if left is not None and left > 0 else None
+    return Decision(verdict, json_patch(vmi, changes), again, merged.cut, changes)
 
 
 def is_about(agent: AgentState, vmi: Vmi) -> bool:
@@ -112,16 +123,12 @@ def is_about(agent: AgentState, vmi: Vmi) -> bool:
     return not expected or str(expected).casefold() == agent.domain_uuid.casefold()
 
 
-def json_patch(vmi: Vmi, wanted: Mapping[str, Any]) -> Patch:
-    """
-    Operations that make `status` hold the wanted fields; an empty value means no such field. Empty when nothing
-    differs. Guards come first.
-    """
-    status = vmi.get("status")
-    held: dict[str, Any] = {name: (status or {}).get(name) for name in wanted}
-    changes = {name: value or None for name, value in wanted.items() if (value or None) != (held[name] or None)}
+def json_patch(vmi: Vmi, changes: Mapping[str, Any]) -> Patch:
+    """Operations that bring fields of the status to these values; None means no such field. Guards come first."""
     if not changes:
         return []
+    status = vmi.get("status")
+    held: dict[str, Any] = {name: (status or {}).get(name) for name in changes}
     guards: Patch = [{"op": "test", "path": "/metadata/uid", "value": vmi["metadata"]["uid"]}]
     if status is None:
         present = {name: value for name, value in changes.items() if value is not None}
@@ -170,6 +177,12 @@ def _grace_left(agent: AgentState, now: datetime, settings: Status) -> float | N
     if agent.connected or settings.keep:
         return None
     return (agent.since + timedelta(seconds=settings.grace) - now).total_seconds()
+
+
+def _boots(agent: AgentState, now: datetime, settings: Status) -> float:
+    """Seconds for which an agent that has just connected may not know all yet; 0 when it should."""
+    since = (now - agent.since).total_seconds()
+    return max(0.0, settings.grace - since) if agent.connected else 0.0
 
 
 def _guest_os(status: Mapping[str, Any], known: GuestOSInfo | None) -> Any:

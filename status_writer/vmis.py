@@ -6,35 +6,27 @@ when the server has forgotten that version (410), reconnecting with back-off.
 
 KubeVirt's VMI has no status subresource: its status is part of the object. Elsewhere there may be one, and then a patch
 of the object would leave the status as it is. Discovery tells, again with every list.
-
-This is the one module of the writer that knows the kubernetes client; its errors are translated here. NB: that client
-sends a list as a merge patch unless it is told otherwise, and looks for proxies in the environment at every request
-unless `trust_env` is off.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
 import msgspec
-from kubernetes.aio import config as kube_config
-from kubernetes.aio.client import ApiClient, Configuration
 
-from guestwire.errors import ConfigError, NotConnected, Rejected, TransientError
+from guestwire.errors import NotConnected, Rejected, TransientError
 from guestwire.lifecycle import backoff
 from guestwire.logs import logger
 from guestwire.settings import Status
 from guestwire.snapshot import GuestRef
-from status_writer.answers import Expired, Gone, NotServed, error_of, error_of_watch
+from status_writer.answers import Expired, Gone, NotServed, error_of_watch
+from status_writer.api_server import ApiServer
 from status_writer.cache import Cache, ref_of
 from status_writer.status_patch import Patch, Vmi
 
@@ -63,6 +55,7 @@ class Vmis:
         self, settings: Status, changed: Callable[[GuestRef], None], recovered: Callable[[], None] = lambda: None
     ) -> None:
         self._settings = settings
+        self._server = ApiServer(settings)
         self._recovered = recovered
         self._cache = Cache(changed)
         self._subresource = ""
@@ -70,13 +63,13 @@ class Vmis:
         self.synced = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._client = await connect(self._settings)
+        await self._server.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.close()  # type: ignore[no-untyped-call]
+        await self._server.__aexit__(kind, error, trace)
 
     @property
     def ready(self) -> bool:
@@ -100,7 +93,7 @@ class Vmis:
     async def read(self, ref: GuestRef) -> Vmi | None:
         """A VMI as it is now; None when there is none."""
         try:
-            return self._cache.answered(await self._get_json(_path(ref), f"read VMI {ref}"))
+            return self._cache.answered(await self._server.get(_path(ref), f"read VMI {ref}"))
         except Gone:
             self._cache.drop(ref)
             return None
@@ -109,14 +102,19 @@ class Vmis:
         """Patch the status; the VMI afterwards, None when there is none. Raises Conflict, TransientError, Rejected."""
         path = _path(ref) + self._subresource + "?fieldManager=guestwire"
         try:
-            async with self._request("PATCH", path, f"patch VMI {ref}", body=patch) as response:
-                return self._cache.answered(msgspec.json.decode(await response.read()))
+            with self._cache.writing(ref):
+                async with self._server.request("PATCH", path, f"patch VMI {ref}", body=patch) as response:
+                    return self._cache.answered(msgspec.json.decode(await response.read()))
         except Gone:
             self._cache.drop(ref)
             return None
         except NotServed:
             await self._discover()
             raise
+
+    async def record(self, namespace: str, event: dict[str, Any]) -> None:
+        """Create an Event (core/v1). Raises TransientError, Rejected; Gone when there is no such namespace."""
+        await self._server.post(f"/api/v1/namespaces/{quote(namespace)}/events", "create event", event)
 
     async def run(self) -> None:
         """Keep the cache, until cancelled."""
@@ -147,7 +145,7 @@ class Vmis:
 
     async def _discover(self) -> None:
         try:
-            resources = (await self._get_json(GROUP_VERSION, "discover VMIs"))["resources"]
+            resources = (await self._server.get(GROUP_VERSION, "discover VMIs"))["resources"]
         except NotServed:
             resources = []
         names = {each["name"] for each in resources}
@@ -170,8 +168,7 @@ class Vmis:
             "spec": {"resourceAttributes": asked},
         }
         try:
-            async with self._request("POST", REVIEWS, "review rights", body=review) as response:
-                answer = msgspec.json.decode(await response.read())
+            answer = await self._server.post(REVIEWS, "review rights", review)
         except NotServed:
             return
         if not answer["status"].get("allowed"):
@@ -184,7 +181,7 @@ class Vmis:
         token = ""
         while True:
             path = f"{GROUP_VERSION}/{PLURAL}?limit={PAGE}" + (f"&continue={quote(token)}" if token else "")
-            page = await self._get_json(path, "list VMIs")
+            page = await self._server.get(path, "list VMIs")
             found.update(map(self._cache.listed, page["items"]))
             token = page["metadata"].get("continue", "")
             if not token:
@@ -200,7 +197,7 @@ class Vmis:
             f"&timeoutSeconds={seconds}&resourceVersion={self._version}"
         )
         limit = aiohttp.ClientTimeout(sock_connect=self._settings.timeout, sock_read=WATCH_SILENCE)
-        async with self._request("GET", path, "watch VMIs", limit=limit) as response:
+        async with self._server.request("GET", path, "watch VMIs", limit=limit) as response:
             async for line in response.content:
                 event = msgspec.json.decode(line)
                 item = event["object"]
@@ -212,79 +209,6 @@ class Vmis:
                     case "ERROR":
                         raise error_of_watch(item)
                 self._version = str(item["metadata"]["resourceVersion"])
-
-    async def _get_json(self, path: str, what: str) -> Any:
-        async with self._request("GET", path, what) as response:
-            return msgspec.json.decode(await response.read())
-
-    @asynccontextmanager
-    async def _request(
-        self,
-        method: str,
-        path: str,
-        what: str,
-        *,
-        body: Any = None,
-        limit: aiohttp.ClientTimeout | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A successful response; all else raises."""
-        headers = {"Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = "application/json-patch+json" if method == "PATCH" else "application/json"
-        if self._settings.impersonate_user:
-            headers["Impersonate-User"] = self._settings.impersonate_user
-        try:
-            request = await self._client.param_serialize(
-                method, path, header_params=headers, body=body, auth_settings=["BearerToken"]
-            )
-            patience = limit or aiohttp.ClientTimeout(total=self._settings.timeout)
-            answer = await self._client.call_api(*request, _request_timeout=patience)
-            response: aiohttp.ClientResponse = answer.response
-            async with response:
-                if response.status >= 400:
-                    if response.status == 401:
-                        await self._reconnect()
-                    raise error_of(what, response.status, await response.read(), response.headers)
-                yield response
-        except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError) as error:
-            raise NotConnected(f"{what}: {error or type(error).__name__}") from error
-
-    async def _reconnect(self) -> None:
-        """Credentials were refused: they may have been renewed on disk, or by an exec plugin."""
-        try:
-            old, self._client = self._client, await connect(self._settings)
-        except ConfigError as error:  # it was good at the start: somebody may be writing it
-            raise NotConnected(str(error)) from error
-        await old.close()  # type: ignore[no-untyped-call]
-
-
-async def connect(settings: Status, environ: Mapping[str, str] = os.environ) -> ApiClient:
-    """A client by the settings. ConfigError, naming the path, for a kubeconfig that is missing or broken."""
-    configuration = Configuration(client_session_kwargs={"trust_env": False})
-    path = kubeconfig(settings, environ)
-    try:
-        if path is None:
-            kube_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
-        else:
-            await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
-                path, context=settings.context or None, client_configuration=configuration, persist_config=False
-            )
-        return ApiClient(configuration)
-    except Exception as error:  # the loader fails in as many ways as a file can be wrong
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ConfigError(f"status.kubeconfig: {path or 'the cluster this runs in'}: {reason}") from None
-
-
-def kubeconfig(settings: Status, environ: Mapping[str, str]) -> str | None:
-    """Path of the kubeconfig in force; None means the cluster this runs in. ConfigError when it is not there."""
-    path = settings.kubeconfig or environ.get("KUBECONFIG", "")
-    if not path and "KUBERNETES_SERVICE_HOST" in environ:
-        return None
-    chosen = path or str(Path("~/.kube/config").expanduser())
-    if any(Path(each).expanduser().is_file() for each in chosen.split(os.pathsep) if each):
-        return chosen
-    hint = "" if path else ", and this runs in no cluster; set status.kubeconfig or KUBECONFIG"
-    raise ConfigError(f"status.kubeconfig: no file {chosen}{hint}")
 
 
 def _path(ref: GuestRef) -> str:

@@ -7,7 +7,8 @@ reordered messages cost time, not truth. Messages are settled by the outcome of 
 (`outcome.TABLE`).
 
 Several replicas share the durable consumer and watch every VMI each; patches are guarded, so the slower one finds
-nothing left to do.
+nothing left to do. What keeps a late one from undoing a newer status is the order of a reconcile: first the VMI, then
+the facts, and after a conflict both again. Whatever the VMI showed was made from facts that the stream had before.
 """
 
 from __future__ import annotations
@@ -17,26 +18,29 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from datetime import datetime
+from typing import Any, Protocol
 
-from guestwire.codec import decode, now
-from guestwire.errors import ContractError, NotConnected, TransientError
-from guestwire.jetstream import Bus, Message, translated
+from guestwire.codec import now
+from guestwire.errors import NotConnected, TransientError
+from guestwire.jetstream import Bus, translated
 from guestwire.lifecycle import backoff, cancel
 from guestwire.logs import logger
 from guestwire.pending import Pending
 from guestwire.settings import Status
-from guestwire.snapshot import AgentState, Body, GuestOSInfo, GuestRef, Interfaces, Kind
+from guestwire.snapshot import GuestRef
 from status_writer import metrics
+from status_writer.conditions import is_connected
 from status_writer.consumer import ACK_WAIT, Consumer
+from status_writer.effect import Effect
+from status_writer.events import Events
+from status_writer.facts import FactsReader
 from status_writer.inbox import Delivery, Inbox
 from status_writer.outcome import TABLE, Conflict, Outcome, of_error
-from status_writer.pace import Pace
+from status_writer.pace import Bucket, Pace
 from status_writer.status_patch import Decision, Facts, Patch, Verdict, Vmi, decide
 
 log = logger("status")
-
-B = TypeVar("B", bound=Body)
 
 ATTEMPTS = 3
 """Decisions in one reconcile when someone else keeps writing; after them it is tried again later."""
@@ -45,6 +49,9 @@ LONGEST_RETRY = 60.0
 
 RETRY_REFUSED = 600.0
 """Seconds until content that was refused is tried again: rights and definitions do change, but not often."""
+
+APPLIED = frozenset((Outcome.PATCHED, Outcome.UNCHANGED, Outcome.GONE, Outcome.FOREIGN))
+"""After these nothing of what was received waits for anything."""
 
 _OUTCOMES = {Verdict.FOREIGN: Outcome.FOREIGN}
 
@@ -61,6 +68,9 @@ class VmiStatus(Protocol):
     async def patch(self, ref: GuestRef, patch: Patch) -> Vmi | None:
         """The VMI after a patch of its status; None when it is gone. Raises Conflict, TransientError, Rejected."""
 
+    async def record(self, namespace: str, event: dict[str, Any]) -> None:
+        """Create a Kubernetes Event. Raises TransientError, Rejected, Gone."""
+
 
 class StatusWriter:
     """Runs from `run` to `stop`; `mark` tells it that a guest's VMI has changed."""
@@ -72,16 +82,25 @@ class StatusWriter:
         self._pending: Pending[GuestRef] = Pending()
         self._inbox = Inbox()
         self._pace: Pace[GuestRef] = Pace(settings.min_interval)
-        self._seen: dict[GuestRef, Interfaces] = {}  # what each VMI was last compared with
+        self._bucket = Bucket(settings.max_rate, settings.max_rate)
+        self._effect = Effect()
+        self._events = Events()
+        self._facts = FactsReader(bus, cluster)
         self._retries: defaultdict[GuestRef, Iterator[float]] = defaultdict(lambda: backoff(longest=LONGEST_RETRY))
         self._consumer = Consumer(bus, cluster, settings.durable, self._received)
         self._stopping = False
         metrics.PENDING.set_function(self._pending.__len__)
+        metrics.OLDEST.set_function(self._inbox.oldest)
 
     @property
     def consuming(self) -> bool:
         """Whether messages can come."""
         return self._consumer.there
+
+    @property
+    def effective(self) -> bool:
+        """Whether patches do something."""
+        return self._effect.holds
 
     def mark(self, ref: GuestRef) -> None:
         """Look at a guest."""
@@ -101,7 +120,11 @@ class StatusWriter:
         self._bus.on_reconnect(self.retry_now)
         ending = asyncio.Event()
         consume = asyncio.create_task(self._consumer.run(ending), name="consume")
-        hold = asyncio.create_task(self._hold(), name="hold")
+        beside = [
+            asyncio.create_task(self._hold(), name="hold"),
+            asyncio.create_task(self._facts.run(), name="facts"),
+            asyncio.create_task(self._events.run(vmis.record), name="events"),
+        ]
         work = asyncio.create_task(self._pending.work(self._settings.workers, self._handle), name="work")
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -112,7 +135,7 @@ class StatusWriter:
             await work
         finally:
             ending.set()
-            await cancel(stopped, hold, work, consume)
+            await cancel(stopped, work, consume, *beside)
         if not consume.cancelled():
             consume.result()
 
@@ -145,6 +168,8 @@ class StatusWriter:
             again = self._pause(ref, outcome, error)
         elif outcome is not Outcome.LATER:
             self._retries.pop(ref, None)
+        if outcome in APPLIED:
+            self._inbox.applied(ref)
         self._tell(ref, outcome, error, again)
         try:
             with translated("settle"):
@@ -160,93 +185,60 @@ class StatusWriter:
 
     async def _reconcile(self, ref: GuestRef, deliveries: Sequence[Delivery]) -> tuple[Outcome, float | None]:
         vmi = self._vmis.get(ref)
-        if vmi is None:
-            return self._gone(ref)
-        facts = await self._facts(ref, deliveries)
         for _ in range(ATTEMPTS):
-            decision = decide(vmi, facts, now(), self._settings)
+            if vmi is None:
+                return self._gone(ref)
+            facts = await self._facts.about(ref, vmi, (delivery.message for delivery in deliveries))
+            moment = now()
+            decision = decide(vmi, facts, moment, self._settings)
             if not decision.patch:
-                self._remember(ref, facts)
                 return _OUTCOMES.get(decision.verdict, Outcome.UNCHANGED), decision.again
             if wait := self._pace.wait(ref, time.monotonic()):
                 return Outcome.LATER, wait
+            await self._turn()
             try:
                 after = await self._vmis.patch(ref, decision.patch)
             except Conflict:
                 metrics.CONFLICTS.inc()
                 vmi = await self._vmis.read(ref)
             else:
-                vmi = after
-                if after is not None:
-                    return self._patched(ref, decision, after, facts)
-            if vmi is None:
-                return self._gone(ref)
+                return self._patched(ref, decision, vmi, after, facts, moment) if after else self._gone(ref)
         raise Conflict(f"VMI {ref} changes faster than it can be written")
 
-    def _patched(self, ref: GuestRef, decision: Decision, after: Vmi, facts: Facts) -> tuple[Outcome, float | None]:
-        self._remember(ref, facts)
+    async def _turn(self) -> None:
+        """Wait until the rate of all patches allows one more."""
+        while wait := self._bucket.take(time.monotonic()):  # noqa: ASYNC110 - it waits for time, not for somebody
+            await asyncio.sleep(wait)
+
+    def _patched(
+        self, ref: GuestRef, decision: Decision, before: Vmi, after: Vmi, facts: Facts, moment: datetime
+    ) -> tuple[Outcome, float | None]:
         metrics.PATCHES.inc()
         metrics.CUT.inc(decision.cut)
         repeated = self._pace.patched(ref, decision.patch, time.monotonic())
-        left = decide(after, facts, now(), self._settings)
+        if not decision.shown_by(after):
+            worth_it = self._effect.not_shown(ref, decision.paths)
+            return (Outcome.REVERTED if worth_it else Outcome.IN_VAIN), None
+        self._effect.shown(ref)
+        if self._settings.events and facts.agent and is_connected(before) != is_connected(after):
+            self._events.tell(after, facts.agent, moment)
         log.info("patched", vmi=str(ref), changed=decision.paths, **({"repeated": True} if repeated else {}))
-        return (Outcome.REVERTED, None) if left.patch else (Outcome.PATCHED, decision.again)
+        return Outcome.PATCHED, decision.again
 
     def _gone(self, ref: GuestRef) -> tuple[Outcome, float | None]:
         self._pace.forget(ref)
-        self._seen.pop(ref, None)
+        self._facts.forget(ref)
+        self._effect.forget(ref)
+        self._events.forget(ref)
         return Outcome.GONE, None
-
-    def _remember(self, ref: GuestRef, facts: Facts) -> None:
-        if facts.interfaces is not None:
-            self._seen[ref] = facts.interfaces
-
-    async def _facts(self, ref: GuestRef, deliveries: Sequence[Delivery]) -> Facts:
-        """
-        What the stream knows last about a guest. A message in hand counts when a lagging replica of the stream answers
-        with an older one. Facts about another incarnation of the guest are none.
-        """
-        last = await self._bus.last(self._cluster, ref)
-        for message in (delivery.message for delivery in deliveries):
-            kind = message.address.kind
-            if kind not in last or last[kind].revision < message.revision:
-                last[kind] = message
-        agent = _body(last.get(Kind.AGENT), AgentState)
-        if agent is None:
-            return Facts()
-        last = {kind: message for kind, message in last.items() if message.event.uid == agent.uid}
-        state = last.get(Kind.AGENT)
-        return Facts(
-            agent,
-            state.event.time if state else None,
-            _body(last.get(Kind.INTERFACES), Interfaces),
-            self._seen.get(ref),
-            _body(last.get(Kind.GUESTOSINFO), GuestOSInfo),
-        )
 
     def _tell(self, ref: GuestRef, outcome: Outcome, error: Exception | None, again: float | None) -> None:
         consequence = TABLE[outcome]
         facts = {"vmi": str(ref), "outcome": outcome.value, "result": consequence.result}
         if outcome is Outcome.PATCHED:
             return  # told with what was patched
-        if outcome is Outcome.REVERTED:
-            facts["hint"] = (
-                "the API server accepts the patch and keeps its own status; under KubeVirt set "
-                "status.impersonate_user to one of its service accounts"
-            )
         if error is not None:
             facts |= {"error": str(error), "error_type": type(error).__name__, "stage": "status"}
         # An outage is told once, by whoever holds the connection, and not again for every guest.
         level = "debug" if isinstance(error, NotConnected) else consequence.level
         getattr(log, level)("reconciled", again=again, **facts)
-
-
-def _body(message: Message | None, kind: type[B]) -> B | None:
-    """A message's body; None, which is unknown, where there is none or it does not follow the contract."""
-    if message is None:
-        return None
-    try:
-        return decode(message.body, kind)
-    except ContractError as error:
-        log.warning("message does not follow the contract", subject=message.address.subject, error=str(error))
-        return None

@@ -17,7 +17,8 @@ def write_status() -> None:
     """
     Patch VMI status from what was published.
 
-    Needs rights to get, list, watch and patch virtualmachineinstances.kubevirt.io in every namespace.
+    Needs rights to get, list, watch and patch virtualmachineinstances.kubevirt.io in every namespace, and with
+    status.events to create events.
     """
     run_stage(main)
 
@@ -36,6 +37,7 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
             "connected to NATS": bus.connected,
             "watching VMIs": vmis.ready,
             "receiving messages": writer.consuming,
+            "changing VMIs (patches have no effect)": writer.effective,
         }
 
     try:

@@ -22,7 +22,17 @@ import pytest
 from guestwire.codec import event_headers, new_trace_id, part
 from guestwire.jetstream import Bus
 from guestwire.settings import Nats
-from guestwire.snapshot import AgentState, Body, GuestRef, Kind, Phase
+from guestwire.snapshot import (
+    AgentState,
+    Body,
+    DomainInterface,
+    GuestInterface,
+    GuestRef,
+    Interfaces,
+    IPAddress,
+    Kind,
+    Phase,
+)
 from guestwire.subjects import subject
 from lab.kube_apiserver import KubeApiserver
 from lab.kube_build import KubeBinaries
@@ -176,8 +186,8 @@ class Guest:
 class Vmi(Guest):
     """A VMI on the API server, and the guest behind it on the bus."""
 
-    def __init__(self, kube: KubeApiserver, bus: Bus, ref: GuestRef) -> None:
-        super().__init__(bus, ref)
+    def __init__(self, kube: KubeApiserver, bus: Bus, ref: GuestRef, cluster: str = CLUSTER) -> None:
+        super().__init__(bus, ref, cluster=cluster)
         self.kube = kube
 
     def create(self, spec: dict[str, Any] | None = None, status: dict[str, Any] | None = None) -> Vmi:
@@ -225,6 +235,21 @@ class Vmi(Guest):
         )
 
 
+def at(number: int) -> Interfaces:
+    """A guest whose only address stands for a number."""
+    nic = DomainInterface("default", "52:54:00:00:00:01", 1, "up")
+    return Interfaces((nic,), (GuestInterface("eth0", nic.mac, (IPAddress(_address(number), 24),)),))
+
+
+def shows(vmi: Vmi, number: int) -> bool:
+    """Whether the status shows that address."""
+    return any(each.get("ipAddress") == _address(number) for each in vmi.status.get("interfaces", []))
+
+
+def _address(number: int) -> str:
+    return f"10.0.{number // 250}.{number % 250 + 1}"
+
+
 async def quiet(vmi: Vmi, seconds: float = 1.0) -> str:
     """The resourceVersion once nobody has written for a while."""
     version = vmi.version
@@ -233,6 +258,12 @@ async def quiet(vmi: Vmi, seconds: float = 1.0) -> str:
         before, version = version, await asyncio.to_thread(lambda: vmi.version)
         if before == version:
             return version
+
+
+@pytest.fixture
+def cluster() -> str:
+    """A name of the test's own on the bus: no other writer that watches the same API server knows these guests."""
+    return f"cluster-{new_number()}"
 
 
 @pytest.fixture

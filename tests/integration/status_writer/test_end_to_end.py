@@ -20,6 +20,7 @@ from guestwire.subjects import subject
 
 from .conftest import CLUSTER, GRACE, Vmi, Writer, eventually, quiet
 
+METRICS = ("pending", "unacknowledged", "conflicts_total", "no_effect_total", "interfaces_cut_total")
 TIME = "2026-08-22T10:00:00Z"
 OS = OperatingSystem(id="debian", name="Debian GNU/Linux", version_id="12", kernel_release="6.1.0", machine="x86_64")
 FACTS = GuestOSInfo(fs_info=FilesystemInfo(disks=None), os=OS, timezone="UTC, 0")
@@ -275,6 +276,9 @@ async def test_metrics(writer: Writer, vmi: Vmi) -> None:
     assert 0 < writer.metric("guestwire_status_reconcile_seconds_count")
     assert 0 < writer.metric("guestwire_status_vmis")
     assert 0 == writer.metric("guestwire_status_consumer_lag")
+    await eventually(lambda: writer.metric("guestwire_status_oldest_unapplied_seconds") == 0)
+    text = writer.get("/metrics")[1]
+    assert [] == [name for name in METRICS if f"\nguestwire_status_{name} " not in text]
 
 
 def settled(vmi: Vmi, writer: Writer) -> bool:

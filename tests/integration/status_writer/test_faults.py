@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -206,65 +205,6 @@ async def test_impersonation_and_refused_rights(
     assert f"{acts_as} may not patch virtualmachineinstances.kubevirt.io; grant the right" == told()[0]
     assert told()[1].startswith("list VMIs: 403")
     assert acts_as in told()[1]
-
-
-REVERT = {
-    "apiVersion": "admissionregistration.k8s.io/v1",
-    "kind": "MutatingAdmissionPolicy",
-    "metadata": {"name": "revert"},
-    "spec": {
-        "matchConstraints": {
-            "resourceRules": [
-                {
-                    "apiGroups": ["kubevirt.io"],
-                    "apiVersions": ["*"],
-                    "resources": ["virtualmachineinstances"],
-                    "operations": ["UPDATE"],
-                }
-            ]
-        },
-        "failurePolicy": "Fail",
-        "reinvocationPolicy": "Never",
-        "mutations": [
-            {
-                "patchType": "JSONPatch",
-                "jsonPatch": {
-                    "expression": '[JSONPatch{op: "replace", path: "/status", value: oldObject.status}]',
-                },
-            }
-        ],
-    },
-}
-BINDING = {
-    "apiVersion": "admissionregistration.k8s.io/v1",
-    "kind": "MutatingAdmissionPolicyBinding",
-    "metadata": {"name": "revert"},
-    "spec": {"policyName": "revert"},
-}
-
-
-async def test_status_that_is_reverted(
-    other_kube: KubeApiserver, nats_server: NatsServer, bus: Bus, tmp_path: Path
-) -> None:
-    """Where the cluster silently takes back what is written, as KubeVirt's webhook does, it says so and slows down."""
-    other_kube.install_crd()
-    for manifest in (REVERT, BINDING):
-        other_kube.apply(json.dumps(manifest))
-    vmi = Vmi(other_kube, bus, GuestRef("default", "reverted")).create()
-    await asyncio.sleep(2)  # policies take effect a moment later
-    own = await started(Writer(other_kube, nats_server, tmp_path))
-    try:
-        await vmi.publish(Kind.AGENT, vmi.agent())
-        await asyncio.sleep(6)
-        patches = own.metric("guestwire_status_patches_total")
-        other_kube.kubectl("delete", "mutatingadmissionpolicybinding", "revert")
-        await eventually(lambda: vmi.condition("AgentConnected"), 30)
-    finally:
-        own.process.stop()
-    told = [record for record in own.records("reconciled") if record["outcome"] == "reverted"]
-
-    assert "status.impersonate_user" in told[0]["hint"]
-    assert 1 <= patches <= 6
 
 
 async def test_nats_restarted(kube: KubeApiserver, other_nats: NatsServer, tmp_path: Path) -> None:

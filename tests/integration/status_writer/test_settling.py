@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -42,6 +43,8 @@ class Scripted:
     async def patch(self, ref: GuestRef, patch: Patch) -> Document | None:
         self.patches += 1
         step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if inspect.iscoroutinefunction(step):
+            step = await step()
         if isinstance(step, BaseException):
             raise step
         if step == "hang":
@@ -49,6 +52,9 @@ class Scripted:
         if step == "gone":
             self.document = None
         return self.document if step != "written" else self._written(patch)
+
+    async def record(self, namespace: str, event: dict[str, Any]) -> None:
+        raise AssertionError("no events were asked for")
 
     def _written(self, patch: Patch) -> Document:
         """As far as patches of conditions go."""
@@ -155,6 +161,29 @@ async def test_conflict_is_decided_again_at_once(bus: Bus) -> None:
 
     assert 0 == info.num_redelivered
     assert 3 == run.vmis.patches
+
+
+async def test_after_a_conflict_the_facts_are_read_again(bus: Bus) -> None:
+    """
+    Somebody was faster, and may have known more: what he wrote is not replaced by what was known before. Here the
+    agent disconnects while the patch that says it is connected is refused.
+    """
+
+    async def faster() -> Conflict:
+        await run.guest.publish(Kind.AGENT, run.guest.agent(connected=False))
+        return Conflict()
+
+    async with at_work(bus, "written", faster, "written") as run:
+        await run.until(done)
+        run.vmis.document = {"metadata": {"uid": "uid"}, "status": {"phase": "Running"}}
+        run.writer.mark(run.vmis.ref)
+        await run.until(done)
+        await eventually(lambda: run.vmis.patches == 2)
+        await run.until(done)
+        shown = run.vmis.document
+
+    assert {"metadata": {"uid": "uid"}, "status": {"phase": "Running"}} == shown
+    assert 2 == run.vmis.patches
 
 
 async def test_endless_conflict_comes_later(bus: Bus) -> None:

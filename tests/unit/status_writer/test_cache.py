@@ -95,3 +95,40 @@ def test_versions_that_are_no_numbers(cache: Cache) -> None:
     cache.watched(vmi("abc", phase="Failed"))
 
     assert "abc" == (cache.get(REF) or {})["metadata"]["resourceVersion"]
+
+
+def test_a_watch_that_is_faster_than_the_answer_does_not_wake(cache: Cache, changed: list[GuestRef]) -> None:
+    """What the watch tells of our own patch before its answer is there is no news."""
+    with cache.writing(REF):
+        cache.watched(vmi(6, phase="Running", fsFreezeStatus="frozen"))
+        cache.answered(vmi(6, phase="Running", fsFreezeStatus="frozen"))
+
+    assert [] == changed
+
+
+def test_others_before_our_own_write_are_in_its_answer(cache: Cache, changed: list[GuestRef]) -> None:
+    """The answer to a patch shows what others wrote before it, so nobody needs to look again."""
+    with cache.writing(REF):
+        cache.watched(vmi(6, phase="Running", guestOSInfo={}))
+        cache.answered(vmi(7, phase="Running", guestOSInfo={}, fsFreezeStatus="frozen"))
+
+    assert [] == changed
+
+
+def test_others_after_our_own_write_wake(cache: Cache, changed: list[GuestRef]) -> None:
+    """What others wrote after our patch is news, also when its answer comes later still."""
+    with cache.writing(REF):
+        cache.watched(vmi(6, phase="Running", fsFreezeStatus="frozen"))
+        cache.watched(vmi(7, phase="Running"))
+        cache.answered(vmi(6, phase="Running", fsFreezeStatus="frozen"))
+
+    assert [REF] == changed
+    assert "7" == (cache.get(REF) or {})["metadata"]["resourceVersion"]
+
+
+def test_without_an_answer_what_was_seen_wakes(cache: Cache, changed: list[GuestRef]) -> None:
+    """A patch whose answer is lost may or may not have been taken: what the watch told is looked at."""
+    with cache.writing(REF):
+        cache.watched(vmi(6, phase="Running", fsFreezeStatus="frozen"))
+
+    assert [REF] == changed

@@ -27,7 +27,8 @@ from guestwire.snapshot import (
     Phase,
 )
 from status_writer.conditions import CONNECTED, NOT_SUPPORTED, reconcile
-from status_writer.merge import add_source, merge, remove_source
+from status_writer.info_source import add_source, remove_source
+from status_writer.merge import merge
 from status_writer.status_patch import Facts, decide
 from status_writer.support import support
 

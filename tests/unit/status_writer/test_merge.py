@@ -6,9 +6,13 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from guestwire.snapshot import DomainInterface, GuestInterface, Interfaces, IPAddress
-from status_writer.merge import GUEST_ONLY_CAP, Entry, merge
+from status_writer import pci
+from status_writer.guest_interfaces import GUEST_ONLY_CAP, Entry
+from status_writer.merge import doubtful, merge
 
 MAC = "52:54:00:00:00:01"
 NIC = DomainInterface("default", MAC)
@@ -164,10 +168,22 @@ def test_pod_address_wins_and_is_never_erased() -> None:
 
 def test_agents_new_address_replaces_its_old_one() -> None:
     """Where the list holds what the agent said before, it follows the agent, on a VMI with a pod too."""
-    old, new = seen(eth("eth0", MAC, "192.168.1.5")), seen(eth("eth0", MAC, "192.168.1.6"))
+    new = seen(eth("eth0", MAC, "192.168.1.6"))
+    told = {"192.168.1.5", "192.168.1.6"}
 
-    assert [entry("192.168.1.6")] == merge(vmi(entry("192.168.1.5"), pod=True), new, formerly=old).entries
+    assert [entry("192.168.1.6")] == merge(vmi(entry("192.168.1.5"), pod=True), new, told=told).entries
+    assert [entry("10.244.0.7")] == merge(vmi(entry("10.244.0.7"), pod=True), new, told=told).entries
     assert [entry("192.168.1.6")] == merge(vmi(entry("192.168.1.5")), new).entries
+
+
+def test_the_agents_former_words_are_asked_for_only_when_they_matter() -> None:
+    """Without a pod, or while the agent tells every address in place, nobody needs the history."""
+    facts = seen(eth("eth0", MAC, "192.168.1.6"))
+
+    assert doubtful(vmi(entry("192.168.1.5"), pod=True), facts)
+    assert not doubtful(vmi(entry("192.168.1.5")), facts)
+    assert not doubtful(vmi(entry("192.168.1.6"), pod=True), facts)
+    assert not doubtful(vmi(entry("192.168.1.5"), pod=True), None)
 
 
 def test_without_a_pod_a_lost_address_goes() -> None:
@@ -250,3 +266,196 @@ def test_nics_without_names_do_not_share_an_entry() -> None:
     merged = merge({}, seen(eth("eth0", MAC, "10.0.0.5"), nics=nics)).entries
 
     assert [("10.0.0.5", MAC), (None, "02:00:00:00:00:02")] == [(each.get("ipAddress"), each["mac"]) for each in merged]
+
+
+def test_while_booting_nothing_vanishes() -> None:
+    """An agent that is up before the network is takes no address away, and what it does tell counts at once."""
+    own = {"mac": "02:00:00:00:00:01", "interfaceName": "docker0", "infoSource": "guest-agent"}
+    present = vmi(entry("10.0.0.5", "fd00::5"), own)
+
+    assert [entry("10.0.0.5", "fe80::1"), own] == merge(
+        present, seen(eth("eth0", MAC, "fe80::1")), booting=True
+    ).entries
+    assert [entry("10.0.0.5", "fd00::5"), own] == merge(present, seen(), booting=True).entries
+    assert [entry("10.0.0.6", "fd00::5"), own] == merge(
+        present, seen(eth("eth0", MAC, "10.0.0.6")), booting=True
+    ).entries
+    assert [entry("fe80::1")] == merge(present, seen(eth("eth0", MAC, "fe80::1"))).entries
+
+
+def test_while_booting_the_cap_holds() -> None:
+    """Old and new interfaces of the guest together are no more than the cap; those that it tells come first."""
+    old = [{"interfaceName": f"cali{number}", "infoSource": "guest-agent"} for number in range(9)]
+    merged = merge(vmi(*old), seen(eth("wg0", ""), eth("wg1", ""), nics=()), booting=True)
+
+    assert (GUEST_ONLY_CAP, 1) == (len(merged.entries), merged.cut)
+    assert ["wg0", "wg1"] == [each["interfaceName"] for each in merged.entries[:2]]
+
+
+def virtual_function(mac: str = "", place: str = "0000:06:00.0") -> DomainInterface:
+    """A host device as KubeVirt gives it to a domain."""
+    return DomainInterface("sriov-fast", mac, passthrough=True, pci=place)
+
+
+def test_sriov_without_mac_is_found_by_pci_address() -> None:
+    """A virtual function without a MAC is the interface that the guest named after its PCI address: shown once."""
+    other, function = eth("enp7s0", "02:00:00:00:00:07"), eth("enp6s0", "02:00:00:00:00:06", "10.0.6.6")
+    facts = Interfaces((virtual_function(),), (other, function))
+
+    assert [
+        {
+            "name": "fast",
+            "mac": "02:00:00:00:00:06",
+            "interfaceName": "enp6s0",
+            "ipAddress": "10.0.6.6",
+            "ipAddresses": ["10.0.6.6"],
+            "infoSource": "domain, guest-agent",
+        },
+        {"mac": "02:00:00:00:00:07", "interfaceName": "enp7s0", "infoSource": "guest-agent"},
+    ] == merge({}, facts).entries
+
+
+def test_sriov_stays_known_while_the_guest_is_unknown() -> None:
+    """What the guest told of a virtual function, its MAC too, does not flap to empty."""
+    known = merge({}, Interfaces((virtual_function(),), (eth("enp6s0", "02:00:00:00:00:06"),))).entries
+
+    assert known == merge({"status": {"interfaces": known}}, Interfaces((virtual_function(),), None)).entries
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        (virtual_function(), "eth1"),
+        (virtual_function(), "ens6"),
+        (virtual_function(), "enp6s0.100"),
+        (virtual_function(), "enp7s0"),
+        (virtual_function(place=""), "enp6s0"),
+        (virtual_function(mac="02:00:00:00:00:01"), "enp6s0"),
+    ],
+)
+def test_sriov_is_not_guessed(device: DomainInterface, name: str) -> None:
+    """A name of another scheme or place tells nothing; with a MAC the MAC alone decides."""
+    merged = merge({}, Interfaces((device,), (eth(name, "02:00:00:00:00:06"),))).entries
+
+    assert ["domain", "guest-agent"] == [each["infoSource"] for each in merged]
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("enp6s0", "0000:06:00.0"),
+        ("enp26s31f7", "0000:1a:1f.7"),
+        ("enP2p0s5f1np0", "0002:00:05.1"),
+        ("ibp1s0", "0000:01:00.0"),
+        ("enp1s0d1", "0000:01:00.0"),
+        ("ens3", ""),
+        ("enx525400000001", ""),
+        ("", ""),
+    ],
+)
+def test_pci_addresses_in_names(name: str, place: str) -> None:
+    """Systemd's names by path, decimal, are PCI addresses; others are none."""
+    assert place == pci.address_of(name)
+
+
+def test_an_address_that_reaches_nobody_ranks_below_one_that_does() -> None:
+    """Every interface that is up has a link-local address: it must not push out the one that people look for."""
+    guest = [eth(f"cali{number}", f"02:00:00:00:00:{number:02x}", "fe80::1") for number in range(12)]
+    merged = merge({}, seen(*guest, eth("wg0", "", "10.9.0.1"), nics=()))
+
+    assert ("wg0", 3) == (merged.entries[0]["interfaceName"], merged.cut)
+
+
+# --- properties ------------------------------------------------------------------------------------------------
+
+MACS = st.sampled_from(["", MAC, MAC.upper(), "02:00:00:00:00:0a", "02:00:00:00:00:0A", "02:00:00:00:00:0b"])
+ADDRESSES = st.sampled_from(["10.0.0.1", "10.0.0.2", "169.254.1.1", "fe80::1", "fd00::1", "nonsense"])
+GUESTS = st.lists(
+    st.builds(
+        eth,
+        st.sampled_from(["lo", "eth0", "eth1", "eth10", "br0", "bond0", "enp6s0", "enp6s0f1", "docker0", ""]),
+        MACS,
+        *(ADDRESSES,) * 2,
+    )
+    | st.builds(eth, st.sampled_from(["eth0", "veth7", "wg0"]), MACS),
+    max_size=14,
+)
+NIC_OF_ANY_KIND = st.builds(
+    DomainInterface,
+    name=st.sampled_from(["default", "second", "sriov-third", "sriov-second", ""]),
+    mac=MACS,
+    queues=st.integers(0, 2),
+    passthrough=st.booleans(),
+    pci=st.sampled_from(["", "0000:06:00.0", "0000:06:00.1"]),
+)
+NICS = st.lists(NIC_OF_ANY_KIND, max_size=4).map(tuple)
+DISTINCT_NICS = st.lists(NIC_OF_ANY_KIND, max_size=4, unique_by=lambda device: device.name.removeprefix("sriov-")).map(
+    tuple
+)
+"""Of entries that share a name nobody knows whose addresses they hold."""
+ENTRIES = st.lists(
+    st.fixed_dictionaries(
+        {"infoSource": st.sampled_from(["domain", "guest-agent", "domain, guest-agent", "domain, multus-status"])},
+        optional={
+            "name": st.sampled_from(["default", "second", "third"]),
+            "mac": MACS,
+            "interfaceName": st.sampled_from(["eth0", "br0"]),
+            "ipAddresses": st.lists(ADDRESSES, min_size=1, max_size=2),
+            "podInterfaceName": st.just("pod1"),
+        },
+    ),
+    max_size=5,
+)
+TOLD = st.frozensets(ADDRESSES)
+MODES = st.sampled_from([{}, {"forget_guest": True}, {"booting": True}])
+
+
+@settings(max_examples=500, deadline=None)
+@given(nics=NICS, guest=GUESTS, present=ENTRIES, pod=st.booleans(), told=TOLD, randomness=st.randoms())
+def test_order_without_meaning_has_no_influence(
+    nics: tuple[DomainInterface, ...],
+    guest: list[GuestInterface],
+    present: list[Entry],
+    pod: bool,
+    told: frozenset[str],
+    randomness: random.Random,
+) -> None:
+    """The agent's order of interfaces and the order of what is told decide nothing; the same input, the same list."""
+    document = vmi(*present, pod=pod, networks=("default", "second", "third"))
+    expected = merge(document, seen(*guest, nics=nics), told=told)
+    shuffled = randomness.sample(guest, len(guest))
+
+    assert expected == merge(document, seen(*guest, nics=nics), told=told)
+    assert expected == merge(document, seen(*shuffled, nics=nics), told=list(told))
+
+
+@settings(max_examples=500, deadline=None)
+@given(nics=NICS, guest=st.none() | GUESTS, present=ENTRIES, pod=st.booleans(), told=TOLD, mode=MODES)
+def test_merging_twice_is_merging_once(
+    nics: tuple[DomainInterface, ...],
+    guest: list[GuestInterface] | None,
+    present: list[Entry],
+    pod: bool,
+    told: frozenset[str],
+    mode: dict[str, bool],
+) -> None:
+    """A merged list, merged again, is the very same, element by element."""
+    facts = Interfaces(nics, None if guest is None else tuple(guest))
+    document = vmi(*present, pod=pod, networks=("default", "second", "third"))
+    once = merge(document, facts, told=told, **mode)
+    document["status"]["interfaces"] = once.entries
+
+    assert once.entries == merge(document, facts, told=told, **mode).entries
+
+
+@settings(max_examples=300, deadline=None)
+@given(nics=DISTINCT_NICS, guest=GUESTS, present=ENTRIES, randomness=st.randoms())
+def test_two_writers_never_fight_over_the_order(
+    nics: tuple[DomainInterface, ...], guest: list[GuestInterface], present: list[Entry], randomness: random.Random
+) -> None:
+    """However another writer orders the same list behind its first entry, it is left as that writer had it."""
+    document = vmi(*present, networks=("default", "second", "third"))
+    document["status"]["interfaces"] = entries = merge(document, seen(*guest, nics=nics)).entries
+    document["status"]["interfaces"] = other = [*entries[:1], *randomness.sample(entries[1:], len(entries[1:]))]
+
+    assert other == merge(document, seen(*guest, nics=nics)).entries

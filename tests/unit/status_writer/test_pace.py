@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from status_writer.pace import SLOWEST, Pace
+import pytest
+
+from status_writer.pace import SLOWEST, Bucket, Pace
 
 
 def patch(value: str) -> list[dict[str, Any]]:
@@ -68,3 +70,20 @@ def test_gone_vmis_are_forgotten() -> None:
     pace.forget("never seen")
 
     assert 0 == len(pace)
+
+
+def test_a_bucket_lets_a_burst_through_and_then_the_rate() -> None:
+    """As many as the burst at once, then one for every token that comes back; waiting costs none."""
+    bucket = Bucket(10, 3)
+
+    assert [0, 0, 0] == [bucket.take(100.0) for _ in range(3)]
+    assert [0.1, 0.1] == [pytest.approx(bucket.take(100.0)) for _ in range(2)]
+    assert [0, pytest.approx(0.1)] == [bucket.take(100.1), bucket.take(100.1)]
+    assert [0, 0, 0, pytest.approx(0.1)] == [bucket.take(200.0) for _ in range(4)]
+
+
+def test_no_rate_is_no_limit() -> None:
+    """A rate of 0 lets everything through."""
+    bucket = Bucket(0, 0)
+
+    assert {0} == {bucket.take(1.0) for _ in range(1000)}

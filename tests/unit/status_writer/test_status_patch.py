@@ -243,6 +243,21 @@ def test_facts_stay_for_good_when_told_to() -> None:
     assert decision.again is None
 
 
+def test_a_reboot_takes_no_address() -> None:
+    """Within the grace after a connect an address that is not told yet stays, and another look is due at its end."""
+    document = vmi({**SHOWN, "guestOSInfo": {}, "fsFreezeStatus": ""}, spec={})
+    interfaces = Interfaces((DomainInterface("n"),), ())
+    facts = Facts(agent(), NOW, interfaces)
+    early = decide(document, facts, NOW + timedelta(seconds=10), STATUS)
+    late = decide(document, facts, NOW + timedelta(seconds=60), STATUS)
+
+    assert "/status/interfaces" in early.paths  # the domain's part of the entry is news
+    assert "10.0.0.1" == apply(document, early.patch)["status"]["interfaces"][0]["ipAddress"]
+    assert 50.0 == early.again
+    assert "ipAddress" not in apply(document, late.patch)["status"]["interfaces"][0]
+    assert late.again is None
+
+
 def test_no_channel_is_no_news() -> None:
     """A guest without agent channel has nothing to show and nothing to write."""
     facts = Facts(agent(channel=False, connected=False), NOW)
@@ -324,7 +339,7 @@ FACTS = st.builds(
     ),
     observed=st.just(NOW),
     interfaces=INTERFACES,
-    formerly=INTERFACES,
+    told=st.frozensets(ADDRESSES),
     guestosinfo=st.none()
     | st.builds(system, st.sampled_from([OS, OperatingSystem()]), st.sampled_from(["", "frozen"])),
 )

@@ -11,8 +11,8 @@ import pytest
 from guestwire.errors import ConfigError, GuestwireError, NotConnected, Rejected, TransientError
 from guestwire.settings import Status
 from status_writer.answers import Expired, Gone, NotServed, error_of
+from status_writer.api_server import connect, kubeconfig
 from status_writer.outcome import Conflict
-from status_writer.vmis import connect, kubeconfig
 
 
 def answer(message: str, **details: Any) -> bytes:
