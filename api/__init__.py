@@ -11,4 +11,13 @@ Filled from the stream by guestwire.follower, served from memory; the only packa
     app        routes
     protocol   answers a cache hit before the application is asked
     server     the process
+
+Who may read, where reading is not open to everybody:
+
+    security       the settings made into parts
+    authorization  what is asked for, and the memory of decisions
+    identity       who asks
+    readers        tokens and certificates of a file
+    front_proxy    users of a cluster, through its API server; cluster, the way to that
+    tls, files     certificates, and files that are read again
 """

@@ -7,6 +7,7 @@ Routes match the path as it was sent, so that an escaped slash stays inside the 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
 import msgspec
@@ -19,14 +20,14 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from api import status
-from api.answers import GROUP, KINDS, RESOURCE, VERSIONS, Answer, accepts_json, joined, matches, of_bytes, of_text
+from api.answers import Answer, accepts_json, joined, matches, of_bytes, of_text
+from api.authorization import Access
 from api.cache import Cache
 from api.discovery import DOCUMENTS
+from api.groups import GROUPS, Group
 from api.metrics import Metrics
 from guestwire.health import readiness
 from guestwire.snapshot import GuestRef
-
-SUBRESOURCE = f"/apis/{GROUP}/{{version}}/namespaces/{{namespace}}/{RESOURCE}/{{name}}/{{kind}}"
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -46,14 +47,16 @@ class Limits(msgspec.Struct, frozen=True):
 class Api:
     """The ASGI application, and what the protocol class needs of it."""
 
-    def __init__(self, cache: Cache, metrics: Metrics, limits: Limits) -> None:
+    def __init__(self, cache: Cache, metrics: Metrics, limits: Limits, access: Access | None = None) -> None:
         self.cache = cache
         self.metrics = metrics
         self.limits = limits
+        self.access = access
+        """None where whoever asks may read."""
         documents = [Route(path, self._document) for path in DOCUMENTS]
         self._routes = Starlette(
             routes=[
-                Route(SUBRESOURCE, self._read),
+                *(Route(group.route, self._reader(group)) for group in GROUPS),
                 Route("/healthz", self._alive),
                 Route("/livez", self._alive),
                 Route("/readyz", self._ready),
@@ -73,17 +76,31 @@ class Api:
                 self.metrics.requests[message["status"], label(path)] += 1
             await send(message)
 
+        refusal = await self._refusal(scope, path)
+        if refusal:
+            await respond(refusal)(scope, receive, counted)
+            return
         await self._routes({**scope, "path": path, "root_path": ""}, receive, counted)
 
-    async def _read(self, request: Request) -> Response:
-        version, namespace, name, kind = (request.path_params[key] for key in ("version", "namespace", "name", "kind"))
-        if version not in VERSIONS or kind not in KINDS:
-            return respond(status.no_such_path())
-        headers = request.scope["headers"]
-        if not accepts_json(joined(headers, b"accept")):
-            return respond(status.not_acceptable())
-        ref = GuestRef(*(unquote(text, errors="surrogatepass") for text in (namespace, name)))
-        return respond(conditional(self.cache.find(ref, kind), joined(headers, b"if-none-match")))
+    async def _refusal(self, scope: Scope, path: str) -> Answer | None:
+        """Why this request is not for who asks. Nothing else is looked at before: a 404 would tell something, too."""
+        if self.access is None:
+            return None
+        query = scope["query_string"].decode("latin-1")
+        return await self.access.refusal(scope["state"]["peer"], scope["headers"], scope["method"], path, query)
+
+    def _reader(self, group: Group) -> Callable[[Request], Awaitable[Response]]:
+        async def read(request: Request) -> Response:
+            at = request.path_params
+            if at["version"] not in group.versions or at["kind"] not in group.kinds:
+                return respond(status.no_such_path())
+            headers = request.scope["headers"]
+            if not accepts_json(joined(headers, b"accept")):
+                return respond(status.not_acceptable())
+            ref = GuestRef(*(unquote(at[key], errors="surrogatepass") for key in ("namespace", "name")))
+            return respond(conditional(self.cache.find(group, ref, at["kind"]), joined(headers, b"if-none-match")))
+
+        return read
 
     async def _document(self, request: Request) -> Response:
         acceptable = accepts_json(joined(request.scope["headers"], b"accept"))
@@ -95,7 +112,10 @@ class Api:
 
     async def _ready(self, request: Request) -> Response:
         """NATS being away is no reason to send readers elsewhere: what is known is served, with its age."""
-        return respond(of_text(*readiness({"caught up": self.cache.caught_up})))
+        conditions = {"caught up": self.cache.caught_up}
+        if self.access:
+            conditions["told whom to trust"] = self.access.ready()
+        return respond(of_text(*readiness(conditions)))
 
     async def _metrics(self, request: Request) -> Response:
         return respond(of_bytes(200, self.metrics.text(), content_type=CONTENT_TYPE_LATEST))
@@ -126,7 +146,7 @@ def conditional(answer: Answer, if_none_match: bytes) -> Answer:
 
 def label(path: str) -> str:
     """The kind of a path, for metrics: one of five, whatever is asked for."""
-    if path.startswith(f"/apis/{GROUP}/") and path.endswith(KINDS):
+    if any(path.startswith(f"/apis/{group.name}/") and path.endswith(group.kinds) for group in GROUPS):
         return "subresource"
     if path in {"/healthz", "/livez", "/readyz"}:
         return "health"

@@ -1,10 +1,10 @@
 """
-The cached read path: one dictionary lookup and one write.
+The cached read path: one dictionary lookup and one write; where reading is not open, one more lookup of who may.
 
 uvicorn's protocol class parses; when the head of a GET or HEAD is complete and its path is one of the cache's, the
 answer goes to the transport at once, without a task, a scope or an event. Everything else takes uvicorn's way to the
 application, which gives the same bytes: errors, other paths and spellings, requests with a body, pipelined requests
-behind one that is being answered, clients that do not read.
+behind one that is being answered, clients that do not read, whom nothing is known of.
 
 The class also keeps time, as uvicorn does only for idle connections that have had an answer: every connection has a
 deadline for its next step, and `Server` sweeps over them once a second.
@@ -25,6 +25,8 @@ from uvicorn.server import ServerState
 from api import status
 from api.answers import Answer, accepts_json
 from api.app import Api, conditional
+from api.authorization import Asker
+from api.identity import subject_name
 
 READS = frozenset((b"GET", b"HEAD"))
 
@@ -53,6 +55,8 @@ class CacheProtocol(HttpToolsProtocol):
         """When the client must have taken its next step; `loop.time()`. Never, while the application is at work."""
         self._reading_deadline = math.inf
         """When the client must have taken what was written, while the socket is full."""
+        self._peer = ""
+        self._asker: Asker | None = None
         self._in_head = False
         self._head_began = False
         self._head_bytes = 0
@@ -67,6 +71,8 @@ class CacheProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._peer = subject_name(transport.get_extra_info("peercert"))
+        self._asker = Asker(self.api.access, self._peer) if self.api.access else None
         self.deadline = self.loop.time() + self.limits.head
         if len(self.connections) > self.limits.connections:
             self._refuse(status.too_many_connections())
@@ -173,6 +179,8 @@ class CacheProtocol(HttpToolsProtocol):
         answer = cache.answers.get(self.url)
         if answer is None or not cache.caught_up or not accepts_json(self._accept):
             return None
+        if self._asker is not None and not self._asker.granted(self.headers, self.url):
+            return None
         return conditional(answer, self._if_none_match)
 
     def _answer(self, answer: Answer) -> None:
@@ -209,6 +217,7 @@ class CacheProtocol(HttpToolsProtocol):
         """Go uvicorn's way, from where it would be by now: its scope is made here, for those who need one."""
         url, headers, expect = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
+        self.scope["state"] = {"peer": self._peer}
         self.url, self.expect_100_continue = url, expect
         self.headers.extend(headers)
         self.deadline = math.inf

@@ -13,6 +13,7 @@ import logging
 import resource
 import socket
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_address
 from typing import cast
 
@@ -22,6 +23,8 @@ from api.app import Api, Limits
 from api.cache import Cache
 from api.metrics import Metrics
 from api.protocol import CacheProtocol
+from api.security import Security, exposed
+from api.tls import Tls
 from guestwire import settings, subjects
 from guestwire.errors import ConfigError
 from guestwire.follower import Follower
@@ -44,6 +47,23 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, which gives a handshake a minute; it is the head of the first request to us."""
+        await super().startup([])
+        config = self.config
+        protocol = partial(CacheProtocol, config, self.server_state, self.lifespan.state)
+        patience = cast("Api", config.loaded_app).limits.head if config.ssl else None
+        for listening in sockets or ():
+            server = await asyncio.get_running_loop().create_server(
+                protocol, sock=listening, ssl=config.ssl, ssl_handshake_timeout=patience, backlog=config.backlog
+            )
+            self.servers.append(server)
+
+    def end_connections(self) -> None:
+        """After what they are answering now, as at the end of the process; clients come again, on new ones."""
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second, by uvicorn; once a second every connection is looked at."""
         if counter % 10 == 0:
@@ -55,13 +75,15 @@ class Server(uvicorn.Server):
 
 async def main(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop`. Raises ConfigError for an address that cannot or must not be listened on."""
+    security = Security(settings.api)
     listening = listen(settings.api)
     bus = Bus(settings.nats, "api")
     cache = Cache()
     follower = Follower(bus, subjects.pattern(cluster=settings.cluster), cache)
     metrics = Metrics(cache, connected=lambda: bus.connected, skipped=lambda: follower.skipped)
     allow_connections(settings.api.connections)
-    server = Server(config(Api(cache, metrics, Limits(connections=settings.api.connections)), settings.shutdown_grace))
+    api = Api(cache, metrics, Limits(connections=settings.api.connections), security.access)
+    server = Server(config(api, settings.shutdown_grace, security.tls))
 
     async def follow() -> None:
         if await bus.open(stop):
@@ -69,20 +91,22 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
 
     following = asyncio.create_task(follow())
     serving = asyncio.create_task(server.serve([listening]))
+    securing = asyncio.create_task(security.run(server.end_connections))
     stopping = asyncio.create_task(stop.wait())
     log.info("serving", address="{}:{}".format(*listening.getsockname()))
     try:
-        await asyncio.wait((following, serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((following, serving, securing, stopping), return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         await serving
-        if following.done():
-            following.result()
+        for task in (following, securing):
+            if task.done():
+                task.result()
     finally:
-        await cancel(following, serving, stopping)
+        await cancel(following, securing, serving, stopping)
         await bus.close()
 
 
-def config(api: Api, grace: float) -> uvicorn.Config:
+def config(api: Api, grace: float, tls: Tls | None = None) -> uvicorn.Config:
     """How uvicorn is used; `grace` in seconds."""
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what bad clients do is counted, not logged
     return uvicorn.Config(
@@ -97,6 +121,7 @@ def config(api: Api, grace: float) -> uvicorn.Config:
         server_header=False,
         timeout_keep_alive=int(api.limits.idle),
         timeout_graceful_shutdown=max(1, int(grace) - 1),
+        ssl_context_factory=(lambda _config, _default: tls.context) if tls else None,
     )
 
 
@@ -112,15 +137,13 @@ def allow_connections(count: int) -> None:
 
 
 def listen(api: settings.Api) -> socket.socket:
-    """The listening socket. Without authentication only loopback addresses will do, unless the settings insist."""
+    """The listening socket: of a loopback address, unless the settings are secure enough, or insist."""
     host, port = split_address(api.listen)
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        if not (api.insecure or ip_address(address[0]).is_loopback):
-            raise ConfigError(
-                f"api.listen: {api.listen} is no loopback address, and the API asks nobody who they are; "
-                "listen on 127.0.0.1, or set api.insecure to serve whoever asks"
-            )
+        problem = exposed(api)
+        if problem and not ip_address(address[0]).is_loopback:
+            raise ConfigError(f"api.listen: {api.listen} is no loopback address, and {problem}")
         return socket.create_server((str(address[0]), port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         raise ConfigError(f"api.listen: cannot listen on {api.listen}: {error}") from None

@@ -21,6 +21,7 @@ COMMANDS = {
     "serve": "answer REST reads from memory",
     "watch": "print changes as they come",
     "get": "ask the API about a guest",
+    "token": "make a token for the API",
     "doctor": "check what the pipeline needs, and say what to do",
     "config": "show the settings in force",
     "schema": "print the JSON Schema of a message body",

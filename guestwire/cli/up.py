@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import socket
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -111,7 +112,7 @@ class Pipeline:
             "libvirt": ", ".join(settings.libvirt.uris),
             "NATS": nats + own,
             "VMI status": kubeconfig or "off: no kubeconfig",
-            "REST": f"http://localhost:{port}",
+            "REST": f"{_scheme(settings)}://localhost:{port}",
             "logs": f"{self._state}/*.log",
         }
         click.secho(f"guestwire {__version__}", bold=True)
@@ -140,7 +141,7 @@ class Pipeline:
         """Until the collector has reached libvirt and NATS, and the API has caught up."""
         pages = {
             "collector": f"http://{self._settings.collect.health}/readyz",
-            "api": f"http://{self._settings.api.listen}/readyz",
+            "api": f"{_scheme(self._settings)}://{self._settings.api.listen}/readyz",
         }
         for name, page in pages.items():
             said = ""
@@ -157,7 +158,9 @@ def _say(name: str, text: str) -> None:
 
 def _get(url: str) -> str:
     """The first line of a page; empty when nobody answers."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is on this host, and is told nothing
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
         with opener.open(url, timeout=2) as answer:
             return str(answer.read().decode().strip())
@@ -165,6 +168,10 @@ def _get(url: str) -> str:
         return str(error.read().decode(errors="replace").strip())
     except OSError:
         return ""
+
+
+def _scheme(settings: Settings) -> str:
+    return "https" if settings.api.certificate else "http"
 
 
 def _state_directory(settings: Settings) -> Path:

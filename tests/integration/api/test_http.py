@@ -11,10 +11,13 @@ import msgspec
 import pytest
 
 from guestwire import codec
+from guestwire.cli import get
+from guestwire.errors import GuestwireError
 from guestwire.snapshot import GuestRef, Phase
 
 V1 = "/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachineinstances/vm1"
 USERLIST = f"{V1}/userlist"
+GUEST = "/apis/guestwire.io/v1/namespaces/default/guests/vm1"
 BODY = b'{"items":[{"userName":"root"}],"metadata":{}}'
 
 CANNOT = 'Operation cannot be fulfilled on virtualmachineinstance.kubevirt.io "vm1"'
@@ -100,6 +103,52 @@ async def test_names_of_any_characters(alone: Any) -> None:
         (missing := await alone.get(path.format("no%2Fsuch"))).status,
         missing.message,
     )
+
+
+async def test_our_own_group(alone: Any) -> None:
+    """Under it a kind has the same bytes, revision and age as under KubeVirt's, from the same lookup."""
+    one, other = await alone.get(USERLIST), await alone.get(f"{GUEST}/userlist")
+    unchanged = await alone.get(f"{GUEST}/userlist", 'If-None-Match: "2"')
+
+    assert one.timeless == other.timeless
+    assert (304, b"") == (unchanged.status, unchanged.body)
+    assert 0 == alone.asked
+
+
+async def test_agent_record_of_a_guest_without_agent(alone: Any) -> None:
+    """The agent record is answered also while there is nothing else to answer, by the protocol class too."""
+    revision = alone.agent(connected=False)
+    by_protocol, by_application = await alone.get(f"{GUEST}/agent"), await alone.get(f"{GUEST}/agent", SLOW)
+    others = [await alone.get(f"{GUEST}/{kind}") for kind in ("userlist", "interfaces", "load")]
+
+    assert (200, f'"{revision}"', False) == (
+        by_protocol.status,
+        by_protocol["etag"],
+        msgspec.json.decode(by_protocol.body)["connected"],
+    )
+    assert by_protocol.timeless == by_application.timeless
+    assert [409, 409, 409] == [other.status for other in others]
+    assert 4 == alone.asked
+
+
+async def test_kind_that_was_not_read(alone: Any) -> None:
+    """404 that says so, and not the path that does not exist."""
+    reply = await alone.get(f"{GUEST}/load")
+
+    assert 404 == reply.status
+    assert reply.message.startswith('load of guests.guestwire.io "vm1" has not been read')
+    missing = await alone.get(GUEST.replace("vm1", "vm2") + "/load")
+    assert (404, 'guests.guestwire.io "vm2" not found') == (missing.status, missing.message)
+
+
+async def test_command_line_asks_for_any_kind(alone: Any) -> None:
+    """`guestwire get` asks for KubeVirt's kinds where KubeVirt has them, and for the others where we have them."""
+    server, ref = f"http://127.0.0.1:{alone.port}", GuestRef("default", "vm1")
+
+    assert BODY == await asyncio.to_thread(get.read, server, ref, "userlist")
+    assert b'"connected":true' in await asyncio.to_thread(get.read, server, ref, "agent")
+    with pytest.raises(GuestwireError, match=r"load of guests\.guestwire\.io"):
+        await asyncio.to_thread(get.read, server, ref, "load")
 
 
 async def test_nothing_collected_yet(alone: Any) -> None:
@@ -189,6 +238,10 @@ async def test_not_acceptable(alone: Any, path: str) -> None:
         USERLIST.replace("/v1/", "/v2/"),
         USERLIST.replace("vm1", ""),
         "/apis/subresources.kubevirt.io/v2",
+        f"{GUEST}/weather",
+        f"{GUEST}/userlist/more",
+        f"{GUEST.replace('/v1/', '/v2/')}/userlist",
+        GUEST,
         "/%ff%fe",
     ],
 )
@@ -200,14 +253,14 @@ async def test_unknown_path(alone: Any, path: str) -> None:
 
 
 async def test_discovery(alone: Any) -> None:
-    """A client finds the group, its versions, and the three resources with the verb they take."""
+    """A client finds the groups, their versions, and KubeVirt's three resources with the verb they take."""
     root, groups, group, resources, version = [
         msgspec.json.decode((await alone.get(path)).body)
         for path in ("/", "/apis", "/apis/subresources.kubevirt.io", "/apis/subresources.kubevirt.io/v1", "/version")
     ]
 
-    assert ["subresources.kubevirt.io"] == [each["name"] for each in groups["groups"]]
-    assert groups["groups"][0] == group
+    assert ["guestwire.io", "subresources.kubevirt.io"] == [each["name"] for each in groups["groups"]]
+    assert group in groups["groups"]
     assert ["v1", "v1alpha3"] == [each["version"] for each in group["versions"]]
     assert ("APIResourceList", "subresources.kubevirt.io/v1") == (resources["kind"], resources["groupVersion"])
     assert {

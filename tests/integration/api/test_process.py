@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from api.server import listen
-from guestwire import settings
+from guestwire import codec, settings
 
 USERLIST = "/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachineinstances/vm1/userlist"
 GUESTWIRE = Path(sysconfig.get_path("scripts"), "guestwire")
@@ -189,4 +189,4 @@ def test_completion_completes() -> None:
     """What the script asks for at the TAB key: the kinds that can be read."""
     answer = run(_GUESTWIRE_COMPLETE="bash_complete", COMP_WORDS="guestwire get ", COMP_CWORD="2")
 
-    assert ["plain,guestosinfo", "plain,userlist", "plain,filesystemlist"] == answer[1].split()
+    assert [f"plain,{kind}" for kind in codec.kinds()] == answer[1].split()

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.answers import KINDS
 from api.cache import Cache
+from api.groups import KUBEVIRT
 from guestwire import settings, subjects
 from guestwire.follower import Follower
 from guestwire.jetstream import Bus
@@ -184,7 +184,7 @@ async def test_messages_lost_on_the_way_are_fetched_again(nats_server: Any, worl
             await asyncio.gather(*(world.userlist("x" * 500, ref=ref) for ref in guests))
 
             async def complete() -> bool:
-                return len(cache.answers) == len(guests)
+                return all(KUBEVIRT.path(ref, "userlist") in cache.answers for ref in guests)
 
             await world.eventually(complete, "every message")
         finally:
@@ -193,7 +193,7 @@ async def test_messages_lost_on_the_way_are_fetched_again(nats_server: Any, worl
                 await task
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KUBEVIRT.kinds)
 async def test_kubevirts_own_cases(world: Any, kind: str, kubevirt_cases: list[dict[str, Any]]) -> None:
     """KubeVirt's cases of its three paths: our answer has its words, and the code that goes with them."""
     codes = {"not found": 404, "VMI is not running": 409, "VMI does not have guest agent connected": 409}

@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from api import answers, status
 from api.app import conditional, label
+from api.discovery import DOCUMENTS
+from api.groups import GUESTWIRE, KUBEVIRT
+from guestwire.kinds import BODIES
 from guestwire.snapshot import GuestRef
 
 CHANGED = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -69,7 +73,7 @@ def test_if_none_match(if_none_match: bytes, expected: int) -> None:
 
 def test_no_etag_is_never_matched() -> None:
     """An answer without an ETag, an error or "nothing yet", is given even to `*`."""
-    assert 404 == conditional(status.not_found("vm1"), b"*").status
+    assert 404 == conditional(status.not_found(KUBEVIRT, "vm1"), b"*").status
     assert 200 == conditional(answers.NOTHING_YET["userlist"], b"*").status
 
 
@@ -101,13 +105,13 @@ def test_path_escapes_what_a_segment_cannot_hold() -> None:
     """Names of plain libvirt may hold anything; in a path they stay one segment."""
     assert (
         b"/apis/subresources.kubevirt.io/v1/namespaces/a%2Fb/virtualmachineinstances/vm%20%25%3F%C3%A9/userlist"
-        == answers.path(GuestRef("a/b", "vm %?é"), "userlist")
+        == KUBEVIRT.path(GuestRef("a/b", "vm %?é"), "userlist")
     )
 
 
 def test_status_object() -> None:
     """An error is a Kubernetes Status with what client-go reads of it."""
-    answer = status.not_running("vm1")
+    answer = status.not_running(KUBEVIRT, "vm1")
 
     assert 409 == answer.status
     assert (
@@ -120,9 +124,58 @@ def test_status_object() -> None:
 
 
 @pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [
+        (status.not_found(GUESTWIRE, "vm1"), 404, 'guests.guestwire.io "vm1" not found'),
+        (
+            status.not_running(GUESTWIRE, "vm1"),
+            409,
+            'Operation cannot be fulfilled on guests.guestwire.io "vm1": the guest is not running',
+        ),
+        (
+            status.no_agent(GUESTWIRE, "vm1"),
+            409,
+            'Operation cannot be fulfilled on guests.guestwire.io "vm1": the guest\'s agent is not connected',
+        ),
+        (
+            status.not_read(GUESTWIRE, "vm1", "load"),
+            404,
+            'load of guests.guestwire.io "vm1" has not been read: it is read where collect.load is set, and on demand',
+        ),
+        (status.not_read(GUESTWIRE, "vm1", "userlist"), 404, 'userlist of guests.guestwire.io "vm1" has not been read'),
+        (
+            status.not_read(GUESTWIRE, "vm1", "load", "guest-get-load: refused"),
+            404,
+            'load of guests.guestwire.io "vm1" has not been read: guest-get-load: refused',
+        ),
+    ],
+)
+def test_our_own_group_speaks_in_its_own_name(answer: answers.Answer, code: int, words: str) -> None:
+    """Outside of KubeVirt's group no error speaks of VMIs."""
+    said = msgspec.json.decode(answer.body)
+
+    assert (code, words, code) == (answer.status, said["message"], said["code"])
+    assert {"name": "vm1", "group": "guestwire.io", "kind": "guests"} == said["details"]
+
+
+def test_resources_of_the_groups() -> None:
+    """Discovery names every group, and every kind as a subresource of its group's resource."""
+    documents = {path: msgspec.json.decode(answer.body) for path, answer in DOCUMENTS.items()}
+
+    assert ["guestwire.io", "subresources.kubevirt.io"] == [group["name"] for group in documents["/apis"]["groups"]]
+    for group, version in ((GUESTWIRE, "v1"), (KUBEVIRT, "v1"), (KUBEVIRT, "v1alpha3")):
+        listed = documents[f"/apis/{group.name}/{version}"]
+        assert f"{group.name}/{version}" == listed["groupVersion"]
+        assert [f"{group.resource}/{kind}" for kind in group.kinds] == [entry["name"] for entry in listed["resources"]]
+    assert set(BODIES) == set(GUESTWIRE.kinds)
+
+
+@pytest.mark.parametrize(
     ("path", "expected"),
     [
         ("/apis/subresources.kubevirt.io/v1/namespaces/a/virtualmachineinstances/b/userlist", "subresource"),
+        ("/apis/guestwire.io/v1/namespaces/a/guests/b/load", "subresource"),
+        ("/apis/guestwire.io/v1", "discovery"),
         ("/readyz", "health"),
         ("/metrics", "metrics"),
         ("/apis", "discovery"),

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.answers import KINDS, path
 from api.cache import Cache
+from api.groups import GROUPS, GUESTWIRE, KINDS, KUBEVIRT, Group
 from guestwire import codec
 from guestwire.codec import Event
 from guestwire.errors import ContractError
@@ -56,9 +56,9 @@ def filled(*messages: Message) -> Cache:
     return cache
 
 
-def outcome(cache: Cache, kind: str = Kind.USERLIST, ref: GuestRef = VM) -> tuple[int, str]:
+def outcome(cache: Cache, kind: str = Kind.USERLIST, ref: GuestRef = VM, group: Group = KUBEVIRT) -> tuple[int, str]:
     """Status and message of an error, or status and ETag."""
-    answer = cache.find(ref, kind)
+    answer = cache.find(group, ref, kind)
     if answer.status == 200:
         return 200, answer.etag.decode()
     return answer.status, msgspec.json.decode(answer.body)["message"]
@@ -67,7 +67,7 @@ def outcome(cache: Cache, kind: str = Kind.USERLIST, ref: GuestRef = VM) -> tupl
 def test_answers_with_the_message_as_it_came() -> None:
     """The body served is the message's body, byte for byte, and its ETag the revision."""
     sent = userlist(2, "root")
-    answer = filled(agent(1), sent).find(VM, Kind.USERLIST)
+    answer = filled(agent(1), sent).find(KUBEVIRT, VM, Kind.USERLIST)
 
     assert (200, sent.body, b'"2"') == (answer.status, answer.body, answer.etag)
 
@@ -76,10 +76,59 @@ def test_table_of_hits_agrees_with_find() -> None:
     """The protocol class's table holds exactly the answers with a body, under the path a client sends."""
     cache = filled(agent(1), userlist(2, "root"))
 
-    assert {b"/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachineinstances/vm1/userlist"} == set(
-        cache.answers
+    assert {
+        b"/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachineinstances/vm1/userlist",
+        b"/apis/guestwire.io/v1/namespaces/default/guests/vm1/userlist",
+        b"/apis/guestwire.io/v1/namespaces/default/guests/vm1/agent",
+    } == set(cache.answers)
+    assert cache.find(KUBEVIRT, VM, Kind.USERLIST) is cache.answers[KUBEVIRT.path(VM, Kind.USERLIST)]
+
+
+def test_one_answer_for_both_groups() -> None:
+    """What is served under two paths is held once."""
+    cache = filled(agent(1), userlist(2, "root"))
+
+    assert cache.find(KUBEVIRT, VM, Kind.USERLIST) is cache.find(GUESTWIRE, VM, Kind.USERLIST)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != Kind.AGENT])
+def test_every_kind_is_served(kind: str) -> None:
+    """Under our own group any kind is answered with its message's bytes and revision, while the agent is there."""
+    cache = filled(agent(1), message(2, kind, ListMeta()))
+    served = cache.find(GUESTWIRE, VM, kind)
+    cache.apply(agent(3, connected=False))
+
+    assert (200, b"{}", b'"2"') == (served.status, served.body, served.etag)
+    assert (
+        409,
+        'Operation cannot be fulfilled on guests.guestwire.io "vm1": the guest\'s agent is not connected',
+    ) == outcome(cache, kind, group=GUESTWIRE)
+
+
+def test_kind_that_was_not_read() -> None:
+    """Our own group says of what is unknown that it is, and why; nothing is made up for it."""
+    error = "guest-get-load: this agent does not have the command, or it is disabled"
+    cache = filled(agent(1, readings={Kind.LOAD: Reading(None, error)}))
+
+    assert (404, f'load of guests.guestwire.io "vm1" has not been read: {error}') == outcome(
+        cache, Kind.LOAD, group=GUESTWIRE
     )
-    assert cache.find(VM, Kind.USERLIST) is cache.answers[path(VM, Kind.USERLIST)]
+    assert (404, 'userlist of guests.guestwire.io "vm1" has not been read') == outcome(
+        cache, Kind.USERLIST, group=GUESTWIRE
+    )
+    assert (200, "") == outcome(cache, Kind.USERLIST, group=KUBEVIRT)
+
+
+@pytest.mark.parametrize("facts", [{"connected": False}, {"phase": Phase.STOPPED, "connected": False}])
+def test_agent_record_is_served_without_an_agent(facts: dict[str, Any]) -> None:
+    """What the agent record is for is to tell why there is nothing else."""
+    sent = agent(3, **facts)
+    cache = filled(agent(1), userlist(2, "root"), sent)
+    answer = cache.find(GUESTWIRE, VM, Kind.AGENT)
+
+    assert (200, sent.body, b'"3"') == (answer.status, answer.body, answer.etag)
+    cache.apply(agent(4, phase=Phase.GONE, connected=False))
+    assert (404, 'guests.guestwire.io "vm1" not found') == outcome(cache, Kind.AGENT, group=GUESTWIRE)
 
 
 def test_nothing_is_known_before_the_fill_is_complete() -> None:
@@ -121,7 +170,7 @@ def test_conflicts_with_kubevirts_words(facts: dict[str, Any], why: str) -> None
 
     expected = f'Operation cannot be fulfilled on virtualmachineinstance.kubevirt.io "vm1": {why}'
     assert (409, expected) == outcome(cache)
-    assert {} == cache.answers
+    assert {GUESTWIRE.path(VM, Kind.AGENT)} == set(cache.answers)
 
 
 def test_paused_guest_is_served() -> None:
@@ -146,7 +195,7 @@ def test_facts_survive_a_disconnect() -> None:
 )
 def test_nothing_collected_yet(kind: str, expected: bytes) -> None:
     """Connected, but not read yet: KubeVirt's zero value, which no client may keep."""
-    answer = filled(agent(1)).find(VM, kind)
+    answer = filled(agent(1)).find(KUBEVIRT, VM, kind)
 
     assert (200, expected, b"") == (answer.status, answer.body, answer.etag)
     assert (b"cache-control", b"no-store") in answer.headers()
@@ -196,10 +245,11 @@ def test_undecodable_agent_record_changes_nothing() -> None:
 
 
 def test_unknown_kinds_are_ignored() -> None:
-    """Kinds of a later version and those that are not served leave the cache alone."""
-    cache = filled(agent(1), message(2, "weather", ListMeta()), message(3, Kind.INTERFACES, ListMeta()))
+    """Kinds of a later version leave the cache alone, and what comes behind them is taken in."""
+    cache = filled(agent(1), message(2, "weather", ListMeta()), userlist(3, "root"))
 
-    assert (3, {}) == (cache.revision, cache.answers)
+    assert (3, (200, '"3"')) == (cache.revision, outcome(cache))
+    assert not [key for key in cache.answers if b"weather" in key]
 
 
 def test_stream_made_anew_replaces_everything() -> None:
@@ -231,9 +281,9 @@ def test_stream_made_anew_without_the_facts() -> None:
 def test_age_counts_from_the_last_reading() -> None:
     """A body that is still true is not published again; the agent record's reading times make it younger."""
     cache = filled(agent(1), userlist(2, "root"))
-    before = cache.find(VM, Kind.USERLIST).observed
+    before = cache.find(KUBEVIRT, VM, Kind.USERLIST).observed
     cache.apply(agent(3, readings={Kind.USERLIST: Reading(NOON + timedelta(seconds=90))}))
-    answer = cache.find(VM, Kind.USERLIST)
+    answer = cache.find(KUBEVIRT, VM, Kind.USERLIST)
 
     assert (0.0, 90.0) == (before - NOON.timestamp(), answer.observed - NOON.timestamp())
     assert (b"last-modified", b"Sun, 01 Mar 2026 12:00:00 GMT") in answer.headers()
@@ -251,13 +301,7 @@ class Told(msgspec.Struct, frozen=True):
     connected: bool
 
 
-@given(
-    st.lists(
-        st.builds(
-            Told, st.sampled_from(REFS), st.sampled_from([Kind.AGENT, *KINDS]), st.sampled_from(Phase), st.booleans()
-        )
-    )
-)
+@given(st.lists(st.builds(Told, st.sampled_from(REFS), st.sampled_from(KINDS), st.sampled_from(Phase), st.booleans())))
 def test_late_reader_answers_as_an_early_one(story: list[Told]) -> None:
     """Whether every message was seen or only the last per subject: the answers are the same."""
     lives = dict.fromkeys(REFS, 0)
@@ -274,6 +318,7 @@ def test_late_reader_answers_as_an_early_one(story: list[Told]) -> None:
 
     assert early.answers == late.answers
     for ref in REFS:
-        for kind in KINDS:
-            assert early.find(ref, kind) == late.find(ref, kind)
-            assert (path(ref, kind) in early.answers) == bool(early.find(ref, kind).etag)
+        for group in GROUPS:
+            for kind in group.kinds:
+                assert early.find(group, ref, kind) == late.find(group, ref, kind)
+                assert (group.path(ref, kind) in early.answers) == bool(early.find(group, ref, kind).etag)
