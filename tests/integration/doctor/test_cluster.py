@@ -16,6 +16,7 @@ from .conftest import examine
 
 pytestmark = pytest.mark.lab
 
+MANIFESTS = Path(__file__).parents[3] / "deploy/kubernetes"
 CONTROLLER = "system:serviceaccount:kubevirt:kubevirt-controller"
 MUTATOR = {
     "apiVersion": "admissionregistration.k8s.io/v1",
@@ -96,6 +97,23 @@ def test_missing_right_to_impersonate(kube: KubeApiserver) -> None:
 
     assert f"may not act as {CONTROLLER}" == text
     assert "impersonate on serviceaccounts kubevirt-controller" in advice
+
+
+def test_constrained_impersonation(kube: KubeApiserver, tmp_path: Path) -> None:
+    """The right to act as somebody in the writer's own requests only, as the manifests give it, is enough."""
+    kubeconfig = kube.kubeconfig_for("writer", "default")
+    account = "{kind: ServiceAccount, name: status-writer, namespace: guestwire}"
+    rights = (MANIFESTS / "components/constrained-impersonation/rights.yaml").read_text()
+    file = tmp_path / "rights.yaml"
+    file.write_text(rights.replace(account, "{kind: ServiceAccount, name: writer, namespace: default}"))
+    assert account in rights
+    kube.kubectl("create", "namespace", "kubevirt")
+    kube.kubectl("apply", "-f", str(file))
+    found = examine(STATUS__KUBECONFIG=kubeconfig, STATUS__IMPERSONATE_USER=CONTROLLER)
+    kube.kubectl("delete", "-f", str(file))
+
+    assert ["ok", "ok", "problem"] == found.outcomes("cluster")
+    assert found.problem("cluster")[0].startswith(f"{CONTROLLER} may not get")
 
 
 def test_rights_of_the_impersonated(kube: KubeApiserver) -> None:
