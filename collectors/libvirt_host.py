@@ -61,12 +61,17 @@ _LOST = {libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_RPC}
 _BUSY = {libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_OPERATION_FAILED}
 _COMMAND_TIMEOUT = 112  # VIR_ERR_AGENT_COMMAND_TIMEOUT, libvirt >= 11.2
 _UNRESPONSIVE = {libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED, _COMMAND_TIMEOUT}
+_CHANNEL_ENDED = "End of file from agent socket"
+"""A guest was killed amid a call: an internal error, as is a refused command. Or a system error, of QEMU's driver."""
 
 
 def translate(error: libvirt.libvirtError, what: str) -> Exception:
     """An exception of libvirt by its consequence (the codes of virterror.h)."""
     code, text = error.get_error_code(), (error.get_error_message() or str(error)).strip()
     closed = error.get_error_domain() in {libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE}
+    broken = code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_error_domain() == libvirt.VIR_FROM_QEMU
+    if broken or _CHANNEL_ENDED in text:
+        return AgentUnresponsive(text)
     if code in _LOST or (code == libvirt.VIR_ERR_INTERNAL_ERROR and closed):
         return NotConnected(f"{what}: {text}")
     if code in _UNRESPONSIVE or code in _BUSY:

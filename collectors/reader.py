@@ -26,7 +26,7 @@ from guestwire.snapshot import GuestSnapshot, Phase
 
 log = logger("collector")
 
-LOST = re.compile("not connected|disappeared")
+LOST = re.compile("not connected|not available due to an error|disappeared|End of file|Unable to (read|write)")
 """In libvirt's words for an agent whose channel has gone, as against one that takes too long."""
 
 

@@ -78,6 +78,7 @@ class Pod(Daemon):
         script = world(root)
         for path, (source, writable) in sorted(mounts.items()):
             script += bind(root, path, source, writable=writable)
+        script += project(root)
         script += [f"mount -o remount,ro {path}" for path in (root, *([] if TMP in mounts else [root / "tmp"]))]
         command = shlex.join(["chroot", str(root), *confined, str(program), *container["args"], *arguments])
         super().__init__(
@@ -108,9 +109,14 @@ def world(root: Path) -> list[str]:
         f"mount -t overlay -o lowerdir=/,upperdir={layers}/upper,workdir={layers}/work overlay {root}",
     ]
     script += [f"mount --rbind /{name} {root}/{name}" for name in ("proc", "sys", "dev")]
-    elsewhere = {path for path in (PROJECT, Path(sys.prefix), Path(sys.base_prefix)) if path.stat().st_dev != DEVICE}
-    script += [f"mount --rbind {path} {root}{path}" for path in sorted(elsewhere)]
     return [*script, f"mount -t tmpfs tmpfs {root}{TMP}"]
+
+
+def project(root: Path) -> list[str]:
+    """Commands that mount this project and its Python where they are not in the copy: on another device, or in /tmp."""
+    needed = (PROJECT, Path(sys.prefix), Path(sys.base_prefix))
+    elsewhere = {path for path in needed if path.stat().st_dev != DEVICE or path.is_relative_to(TMP)}
+    return [command for path in sorted(elsewhere) for command in bind(root, path, path, writable=False)]
 
 
 def bind(root: Path, path: Path, source: Path, *, writable: bool) -> list[str]:
