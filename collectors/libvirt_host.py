@@ -129,8 +129,7 @@ class LibvirtHost:
         self.lost = asyncio.Event()
         self._on_hint = on_hint
         self._loop = asyncio.get_running_loop()
-        self._own_threads = Threads() if threads is None else None
-        self._threads = threads or self._own_threads or Threads()
+        self._threads, self._shares_threads = threads or Threads(), threads is not None
         self._lookups = asyncio.Semaphore(LOOKUPS)
         self._connections = connections
         self._main: libvirt.virConnect | None = None
@@ -158,8 +157,8 @@ class LibvirtHost:
 
     def shutdown(self) -> None:
         """Let go of the threads for good."""
-        if self._own_threads:
-            self._own_threads.close()
+        if not self._shares_threads:
+            self._threads.close()
 
     async def list(self) -> list[str]:
         """UUIDs of all domains, running or not. Raises NotConnected."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -179,26 +179,27 @@ class Bus:
 
     async def last(self, cluster: str, ref: GuestRef) -> dict[str, Message]:
         """The last message of each kind about a guest, straight from the stream. Raises NotConnected."""
-        request = msgspec.json.encode({"multi_last": [subjects.of_guest(cluster, ref)]})
-        found: dict[str, Message] = {}
-        with translated(f"last messages of {ref}"):
+        request = {"multi_last": [subjects.of_guest(cluster, ref)]}
+        return {message.address.kind: message for message in await self.get(request, f"last messages of {ref}")}
+
+    async def get(self, request: Mapping[str, object], what: str) -> list[Message]:
+        """
+        Messages straight from the stream, which may answer from any of its replicas, by a batched request of its direct
+        get (NATS ADR-31). Raises NotConnected, beginning with `what`.
+        """
+        answers: asyncio.Queue[Msg] = asyncio.Queue()
+
+        async def answered(msg: Msg) -> None:
+            answers.put_nowait(msg)
+
+        with translated(what):
             inbox = self._client.new_inbox()
-            subscription = await self._client.subscribe(inbox)
+            subscription = await self._client.subscribe(inbox, cb=answered)
             try:
-                await self._client.publish(f"$JS.API.DIRECT.GET.{self.settings.stream}", request, reply=inbox)
-                while True:
-                    msg = await subscription.next_msg(timeout=self.settings.timeout)
-                    headers = msg.headers or {}
-                    status = headers.get("Status")
-                    if status in {"204", "404"}:  # end of the batch; nothing at all
-                        return found
-                    if status:
-                        raise NotConnected(f"last messages of {ref}: {status} {headers.get('Description', '')}")
-                    with contextlib.suppress(ContractError):
-                        address = Address.parse(headers["Nats-Subject"])
-                        found[address.kind] = Message(
-                            address, int(headers["Nats-Sequence"]), Event.of(headers), msg.data, headers
-                        )
+                direct = f"$JS.API.DIRECT.GET.{self.settings.stream}"
+                await self._client.publish(direct, msgspec.json.encode(request), reply=inbox)
+                async with asyncio.timeout(self.settings.timeout):
+                    return await _collect(answers, what)
             finally:
                 await subscription.unsubscribe()
 
@@ -245,6 +246,22 @@ class Bus:
         log.info("connected to NATS again")
         for callback in self._on_reconnect:
             callback()
+
+
+async def _collect(answers: asyncio.Queue[Msg], what: str) -> list[Message]:
+    """Messages up to the mark of their end."""
+    found: list[Message] = []
+    while True:
+        msg = await answers.get()
+        headers = msg.headers or {}
+        status = headers.get("Status")
+        if status in {"204", "404"}:  # end of the batch; nothing at all
+            return found
+        if status:
+            raise NotConnected(f"{what}: {status} {headers.get('Description', '')}")
+        with contextlib.suppress(ContractError):
+            address = Address.parse(headers["Nats-Subject"])
+            found.append(Message(address, int(headers["Nats-Sequence"]), Event.of(headers), msg.data, headers))
 
 
 def stream_config(settings: Nats) -> StreamConfig:

@@ -134,10 +134,12 @@ class JetStreamPublisher:
             await asyncio.gather(*(self._ledger.load(ref) for ref in refs if ref not in self._ledger))
         except NotConnected:
             return refs
+        news = {ref: self._ledger.news(self._latest[ref]) for ref in refs if ref in self._latest}
+        if sum(map(len, news.values())) < 2:
+            return refs  # before anything is made that would be made again
         batch, inside = Batch(self._bus), dict[GuestRef, GuestSnapshot]()
-        for ref in refs:
-            snapshot = self._latest.get(ref)
-            if snapshot and batch.add([self._ledger.message(snapshot, part) for part in self._ledger.news(snapshot)]):
+        for ref, parts in news.items():
+            if batch.add([self._ledger.message(self._latest[ref], part) for part in parts]):
                 inside[ref] = self._latest.pop(ref)
         pages = {ref: self._ledger.page(ref) for ref in inside}
         try:

@@ -9,19 +9,15 @@ whatever its caller knew at that moment.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable
 from typing import TypeVar
 
-import msgspec
-from nats.aio.msg import Msg
-
-from guestwire.codec import Event, decode
-from guestwire.errors import ContractError, NotConnected
-from guestwire.jetstream import Bus, Message, translated
+from guestwire.codec import decode
+from guestwire.errors import ContractError
+from guestwire.jetstream import Bus, Message
 from guestwire.logs import logger
 from guestwire.snapshot import AgentState, Body, GuestOSInfo, GuestRef, Interfaces, Kind
-from guestwire.subjects import Address, subject
+from guestwire.subjects import subject
 from status_writer.merge import doubtful
 from status_writer.status_patch import Facts, Vmi
 
@@ -103,7 +99,9 @@ class FactsReader:
         """Every address in the subject's history, which is read again when there is more of it."""
         revision, told = self._told.get(ref, (0, frozenset()))
         if revision != latest.revision:
-            history = await self._get({"batch": HISTORY, "seq": 1, "next_by_subj": latest.address.subject})
+            history = await self._bus.get(
+                {"batch": HISTORY, "seq": 1, "next_by_subj": latest.address.subject}, "last messages"
+            )
             views = [_body(each, Interfaces) for each in history if each.event.uid == latest.event.uid]
             told = frozenset(
                 each.address for view in views if view for guest in view.guest or () for each in guest.addresses
@@ -113,44 +111,10 @@ class FactsReader:
 
     async def _read(self, refs: Iterable[GuestRef]) -> dict[GuestRef, Last]:
         found: dict[GuestRef, Last] = {}
-        for message in await self._get({"multi_last": [subject(self._cluster, r, k) for r in refs for k in KINDS]}):
+        wanted = [subject(self._cluster, ref, kind) for ref in refs for kind in KINDS]
+        for message in await self._bus.get({"multi_last": wanted}, "last messages"):
             found.setdefault(message.address.ref, {})[message.address.kind] = message
         return found
-
-    async def _get(self, request: dict[str, object]) -> list[Message]:
-        """Messages straight from the stream, which may answer from any of its replicas."""
-        answers: asyncio.Queue[Msg] = asyncio.Queue()
-
-        async def answered(msg: Msg) -> None:
-            answers.put_nowait(msg)
-
-        client = self._bus.client
-        with translated("last messages"):
-            inbox = client.new_inbox()
-            subscription = await client.subscribe(inbox, cb=answered)
-            try:
-                direct = f"$JS.API.DIRECT.GET.{self._bus.settings.stream}"
-                await client.publish(direct, msgspec.json.encode(request), reply=inbox)
-                async with asyncio.timeout(self._bus.settings.timeout):
-                    return await _collect(answers)
-            finally:
-                await subscription.unsubscribe()
-
-
-async def _collect(answers: asyncio.Queue[Msg]) -> list[Message]:
-    """Messages up to the mark of their end."""
-    found: list[Message] = []
-    while True:
-        msg = await answers.get()
-        headers = msg.headers or {}
-        status = headers.get("Status")
-        if status in {"204", "404"}:  # end of the batch; nothing at all
-            return found
-        if status:
-            raise NotConnected(f"last messages: {status} {headers.get('Description', '')}")
-        with contextlib.suppress(ContractError):
-            address = Address.parse(headers["Nats-Subject"])
-            found.append(Message(address, int(headers["Nats-Sequence"]), Event.of(headers), msg.data, headers))
 
 
 def _body(message: Message | None, kind: type[B]) -> B | None:
