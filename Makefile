@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-CODE := guestwire collectors publishers status_writer api lab bench tests
+CODE := guestwire collectors publishers status_writer api lab bench tests examples
 BENCH ?= latency
 
 .DEFAULT_GOAL := help
@@ -48,7 +48,7 @@ schema: .venv/ready ## write the published JSON Schemas
 requirements: .venv/ready ## pin requirements/*.txt anew from pyproject.toml
 	for extra in collector status-writer api up dev; do \
 	  $(BIN)/uv pip compile -q pyproject.toml --extra $$extra --universal --python-version 3.11 --generate-hashes \
-	    --no-emit-index-url --no-emit-find-links --no-emit-package guestwire --no-header --no-annotate \
+	    --no-emit-index-url --no-emit-find-links --no-emit-package guestwire --no-emit-package guestwire-stages --no-header --no-annotate \
 	    -o requirements/$$extra.txt || exit 1; \
 	done
 	echo 'setuptools>=77' | $(BIN)/uv pip compile -q - --universal --python-version 3.11 --generate-hashes \
@@ -58,12 +58,12 @@ system: ## install the Debian packages that are missing
 	@sh lab/install-packages.sh
 
 clean: ## remove what was built here (not the lab's cache)
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build stages/build dist *.egg-info stages/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.venv/ready: requirements/dev.txt pyproject.toml lab/packages.txt
+.venv/ready: requirements/dev.txt pyproject.toml stages/pyproject.toml lab/packages.txt
 	@sh lab/install-packages.sh
 	@echo "installing Python packages into .venv (about a minute, once)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . -e stages
 	@touch $@

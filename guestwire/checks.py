@@ -15,10 +15,12 @@ import nats.errors
 import nats.js.errors
 
 from guestwire import subjects
+from guestwire.drift import drift, mended, told
 from guestwire.errors import GuestwireError, NotConnected
 from guestwire.jetstream import (
     Bus,
     covers,  # the very judgement that `guestwire collect` makes
+    stream_config,
     translated,
 )
 from guestwire.settings import Nats
@@ -162,6 +164,10 @@ async def _stream(bus: Bus) -> Finding:
     if not config.allow_direct:
         advice = f"nats stream edit {name} --allow-direct"
         return Finding("NATS", about, Outcome.PROBLEM, "gives no last messages directly", (advice,))
+    if found := drift(config, stream_config(bus.settings)):
+        advice = mended(name, found) or "make another stream, and set GUESTWIRE_NATS__STREAM to it"
+        text = f"stays as its operator made it: {told(found)}"
+        return Finding("NATS", about, Outcome.NOTE, text, (f"if that is not meant: {advice}",))
     return Finding("NATS", about, Outcome.OK, f"takes {ours}, {config.num_replicas or 1} copies")
 
 

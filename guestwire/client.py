@@ -1,23 +1,24 @@
 """
-For subscribers: the present values, then every change, in order.
+For subscribers, close to NATS: messages as they are, in order, and readings on demand.
 
     async with guestwire.client.open("nats://127.0.0.1:4222") as bus:
         async for message in guestwire.client.follow(bus, kind="userlist"):
             print(message.address.ref, message.revision, message.body)
+
+`guestwire.changes()` makes typed changes of these, which tell the value before and can be resumed.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
+import nats.errors
 
 from guestwire import subjects
-from guestwire.errors import AgentUnresponsive
-from guestwire.follower import Follower
+from guestwire.errors import AgentUnresponsive, NotConnected
+from guestwire.feed import BACKLOG, Begin, Feed
 from guestwire.jetstream import Bus, Message, translated
-from guestwire.lifecycle import cancel
 from guestwire.settings import Nats
 from guestwire.snapshot import GuestRef
 
@@ -40,45 +41,14 @@ async def read_now(
     and AgentUnresponsive with its reason when the agent does not answer.
     """
     with translated(f"reading of {ref}"):
-        answer = await bus.client.request(subjects.request(cluster, ref, kind), timeout=timeout)
+        try:
+            answer = await bus.client.request(subjects.request(cluster, ref, kind), timeout=timeout)
+        except nats.errors.NoRespondersError:
+            raise NotConnected(f"reading of {ref}: no collector is there to do it") from None
     if error := (answer.headers or {}).get("Nats-Service-Error"):
         raise AgentUnresponsive(error)
     revisions: dict[str, int] = msgspec.json.decode(answer.data)["revisions"]
     return revisions
-
-
-class _Backlog:
-    """A follower's sink that somebody iterates over; when it is full, the server waits."""
-
-    def __init__(self, size: int) -> None:
-        self.queue: asyncio.Queue[Message | None] = asyncio.Queue()
-        self._size = size
-        self._room = asyncio.Event()
-
-    def begin(self) -> None:
-        """The present values follow."""
-
-    def apply(self, message: Message) -> Awaitable[None] | None:
-        """Keep it until it is asked for."""
-        self.queue.put_nowait(message)
-        if self.queue.qsize() < self._size:
-            return None
-        self._room.clear()
-        return self._until_room()
-
-    async def _until_room(self) -> None:
-        await self._room.wait()
-
-    async def take(self) -> Message | None:
-        """The next; None where the present values end."""
-        taken = await self.queue.get()
-        if self.queue.qsize() <= self._size // 2:
-            self._room.set()
-        return taken
-
-    def complete(self) -> None:
-        """None marks the place."""
-        self.queue.put_nowait(None)
 
 
 async def follow(
@@ -92,7 +62,7 @@ async def follow(
     only_new: bool = False,
     live: bool = True,
     caught_up: Callable[[], None] | None = None,
-    backlog: int = 4096,
+    backlog: int = BACKLOG,
 ) -> AsyncIterator[Message]:
     """
     The last message per subject, then each new one, in stream order and without a gap, for ever.
@@ -105,18 +75,14 @@ async def follow(
     if only_new:
         with translated(f"stream {bus.settings.stream}"):
             after = (await bus.js.stream_info(bus.settings.stream)).state.last_seq
-    sink = _Backlog(backlog)
     pattern = subjects.pattern(cluster=cluster, namespace=namespace, name=name, kind=kind)
-    following = asyncio.create_task(Follower(bus, pattern, sink, after=after).run(), name="follower")
-    try:
+    async with Feed(bus, pattern, after=after, size=backlog) as feed:
         while True:
-            message = await sink.take()
-            if message is not None:
-                yield message
-                continue
-            if caught_up:
-                caught_up()
-            if not live:
-                return
-    finally:
-        await cancel(following)
+            taken = await feed.take()
+            if isinstance(taken, Message):
+                yield taken
+            elif not isinstance(taken, Begin):
+                if caught_up:
+                    caught_up()
+                if not live:
+                    return

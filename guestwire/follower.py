@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import nats.errors
-from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamInfo
 
 from guestwire.errors import ContractError, TransientError
 from guestwire.jetstream import Bus, Message, translated
-from guestwire.lifecycle import backoff
+from guestwire.lifecycle import backoff, cancel
 from guestwire.logs import logger
+from guestwire.wire import Delivery
 
 HEARTBEAT = 2.0
 """Seconds of silence after which the server says that there is nothing to say."""
@@ -106,17 +107,14 @@ class Follower:
             self._last = 0
             self._heard = asyncio.get_running_loop().time()
             inbox = self._bus.client.new_inbox()
-            subscription = await self._bus.client.subscribe(inbox, cb=self._take)
-            try:
+            arrived: asyncio.Queue[Delivery] = asyncio.Queue()
+            async with self._bus.client.listening(inbox, arrived.put_nowait), _meanwhile(self._take_all(arrived)):
                 consumer = await self._bus.js.add_consumer(self._bus.settings.stream, self._config(inbox))
                 if (await self._info()).created != stream.created:
                     return
                 if not consumer.num_pending and not (consumer.delivered and consumer.delivered.consumer_seq):
                     self._complete()
                 await self._until_lost()
-            finally:
-                with contextlib.suppress(nats.errors.Error, OSError):  # the server removes a consumer nobody listens to
-                    await subscription.unsubscribe()
 
     def _place(self, stream: StreamInfo) -> None:
         """Where to begin: behind the last revision if this is the stream it was of, else with the present values."""
@@ -134,6 +132,7 @@ class Follower:
 
     def _config(self, inbox: str) -> ConsumerConfig:
         return ConsumerConfig(
+            name=secrets.token_hex(8),  # named, so that the request's subject tells the filter, as rights may demand
             description="guestwire follower",
             deliver_subject=inbox,
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE if self._resumes else DeliverPolicy.LAST_PER_SUBJECT,
@@ -161,21 +160,25 @@ class Follower:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._again.wait(), SILENCE - silent)
 
-    async def _take(self, msg: Msg) -> None:
+    async def _take_all(self, arrived: asyncio.Queue[Delivery]) -> None:
+        while True:
+            await self._take(await arrived.get())
+
+    async def _take(self, msg: Delivery) -> None:
         self._heard = asyncio.get_running_loop().time()
-        if not msg.reply.startswith("$JS.ACK."):
+        place = _Place.of(msg.reply)
+        if place is None:
             await self._control(msg)
             return
         if self._again.is_set():
             return
-        metadata = msg.metadata
-        if metadata.sequence.consumer != self._last + 1:
+        if place.consumer != self._last + 1:
             log.info("a message was lost on the way, reading on from the last one", revision=self._revision)
             self._again.set()
             return
-        self._last = metadata.sequence.consumer
+        self._last = place.consumer
         try:
-            applied = self._sink.apply(Message.of(msg))
+            applied = self._sink.apply(Message.arrived(msg, place.stream))
             if applied is not None and not isinstance(applied, bool):
                 self._waiting = True
                 await applied
@@ -187,13 +190,13 @@ class Follower:
             log.exception("message could not be taken", subject=msg.subject)
         finally:
             self._waiting = False
-        self._revision = metadata.sequence.stream
-        if metadata.num_pending == 0 or self._revision >= self._complete_at:
+        self._revision = place.stream
+        if place.pending == 0 or self._revision >= self._complete_at:
             self._complete()
 
-    async def _control(self, msg: Msg) -> None:
+    async def _control(self, msg: Delivery) -> None:
         """Flow control asks for an answer; a heartbeat tells how far the consumer is."""
-        headers = msg.headers or {}
+        headers = msg.headers
         ask = msg.reply or headers.get("Nats-Consumer-Stalled")
         if ask:
             try:
@@ -214,3 +217,36 @@ class Follower:
         if self._complete_at >= 0:
             self._complete_at = -1
             self._sink.complete()
+
+
+class _Place(NamedTuple):
+    """Where a message is: its sequence in the consumer and in the stream, and how many come after it."""
+
+    consumer: int
+    stream: int
+    pending: int
+
+    @classmethod
+    def of(cls, reply: str) -> _Place | None:
+        """
+        From `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer's>.<time>.<pending>`, in which domain and
+        account may come before the stream, and a token after the rest (ADR-15). None for anything else.
+        """
+        words = reply.split(".")
+        if words[:2] != ["$JS", "ACK"] or len(words) < 9:
+            return None
+        first = 5 if len(words) == 9 else 7
+        stream, consumer, _, pending = words[first : first + 4]
+        if not (stream.isdigit() and consumer.isdigit() and pending.isdigit()):
+            return None
+        return cls(int(consumer), int(stream), int(pending))
+
+
+@contextlib.asynccontextmanager
+async def _meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run beside what is inside."""
+    task = asyncio.create_task(work, name="follower takes")
+    try:
+        yield
+    finally:
+        await cancel(task)

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,19 +18,20 @@ import msgspec
 import nats
 import nats.errors
 import nats.js.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.client import JetStreamContext
 
-from guestwire import subjects
+from guestwire import bucket, login, subjects
 from guestwire.codec import Event
+from guestwire.drift import Drift, drift, told
 from guestwire.errors import ConfigError, ContractError, NotConnected, TransientError
 from guestwire.lifecycle import backoff, sleep_unless
 from guestwire.logs import logger
 from guestwire.settings import Nats
 from guestwire.snapshot import GuestRef
 from guestwire.subjects import Address
+from guestwire.wire import Delivery, Wire
 
 log = logger("bus")
 
@@ -47,13 +46,19 @@ class Message(msgspec.Struct, frozen=True):
     revision: int
     event: Event
     body: bytes
-    headers: dict[str, str]
+    headers: Mapping[str, str]
 
     @classmethod
     def of(cls, msg: Msg) -> Message:
-        """From a delivered message. Raises ContractError."""
+        """From a delivered message of nats-py's. Raises ContractError."""
         event = Event.of(msg.headers)
         return cls(Address.parse(msg.subject), msg.metadata.sequence.stream, event, msg.data, msg.headers or {})
+
+    @classmethod
+    def arrived(cls, delivery: Delivery, revision: int) -> Message:
+        """From a message as it arrived. Raises ContractError."""
+        headers = delivery.headers
+        return cls(Address.parse(delivery.subject), revision, Event.of(headers), delivery.body, headers)
 
 
 @contextlib.contextmanager
@@ -67,6 +72,23 @@ def translated(what: str) -> Iterator[None]:
         raise NotConnected(f"{what}: {error or type(error).__name__}") from error
 
 
+class _Connection(Wire):
+    """
+    A connection that is let go of at once. nats-py first waits until all is sent, and a server that stands still, or
+    whose host is gone without a word, takes nothing: without this there is no going to another one.
+    """
+
+    async def _attempt_reconnect(self) -> None:
+        self.abort()
+        await super()._attempt_reconnect()
+
+    def abort(self) -> None:
+        """End it without sending what is buffered."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if isinstance(writer, asyncio.StreamWriter):
+            writer.transport.abort()
+
+
 class Bus:
     """One connection; use it as an async context manager, or `open` it with a `stop` to give up on."""
 
@@ -74,8 +96,10 @@ class Bus:
         self.settings = settings
         self.atomic = False
         """Whether the stream takes atomic batches, as far as `ensure_stream` saw."""
+        self.drift: tuple[Drift, ...] = ()
+        """Where the stream is not as `stream_config` would make it, likewise."""
         self._name = name
-        self._client = Client()
+        self._client = _Connection()
         self._opened = False
         self._on_reconnect: list[Callable[[], None]] = []
 
@@ -94,7 +118,7 @@ class Bus:
         return bool(self._client.is_connected)
 
     @property
-    def client(self) -> Client:
+    def client(self) -> Wire:
         """nats-py's connection."""
         return self._client
 
@@ -121,7 +145,7 @@ class Bus:
                     log.warning("cannot connect to NATS, trying on", servers=self.settings.servers, error=problem)
                     said = problem
                 await self._client.close()
-                self._client = Client()
+                self._client = _Connection()
                 if await sleep_unless(stop, pause):
                     return False
             else:
@@ -139,12 +163,14 @@ class Bus:
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
             await self._client.flush(timeout=2) if self.connected else None
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
-            await self._client.close()
+            async with asyncio.timeout(2):
+                await self._client.close()
+        self._client.abort()
 
     async def ensure_stream(self) -> None:
         """
-        Create the stream unless it is there. One that is there stays as its operator made it; ConfigError when it does
-        not take our subjects.
+        Create the stream and its key-value view unless they are there. A stream that is there stays as its operator
+        made it; ConfigError when it does not take our subjects.
         """
         settings = self.settings
         with translated(f"stream {settings.stream}"):
@@ -159,6 +185,14 @@ class Bus:
                 f"nats.stream: stream {settings.stream} exists but does not take {subjects.STREAM_SUBJECT}; "
                 "name another stream or add the subject"
             )
+        self._note(drift(info.config, stream_config(settings)))
+        if settings.bucket:
+            await bucket.ensure(self.js, settings, info)
+
+    def _note(self, found: tuple[Drift, ...]) -> None:
+        if found and found != self.drift:
+            log.warning("the stream stays as its operator made it", stream=self.settings.stream, drift=told(found))
+        self.drift = found
 
     async def ensure_stream_patiently(self, stop: asyncio.Event, *, create: bool = True) -> bool:
         """`ensure_stream`, or wait for someone else's, until it works or `stop` is set (False)."""
@@ -176,6 +210,19 @@ class Bus:
             else:
                 return True
         return False
+
+    async def delete(self, cluster: str, ref: GuestRef, last: int) -> None:
+        """
+        Delete all messages about a guest up to a revision, and its keys unless there are newer messages: a guest that
+        returns in the very moment loses nothing. Raises NotConnected.
+        """
+        settings = self.settings
+        with translated(f"delete {ref}"):
+            if settings.bucket:
+                newest = await bucket.last_revision(self.js, settings.bucket)
+                if all(message.revision <= last for message in (await self.last(cluster, ref)).values()):
+                    await bucket.delete(self.js, settings.bucket, cluster, ref, newest)
+            await self.js.purge_stream(settings.stream, subject=subjects.of_guest(cluster, ref), seq=last + 1)
 
     async def last(self, cluster: str, ref: GuestRef) -> dict[str, Message]:
         """The last message of each kind about a guest, straight from the stream. Raises NotConnected."""
@@ -205,34 +252,19 @@ class Bus:
 
     def _options(self) -> dict[str, Any]:
         settings = self.settings
-        options: dict[str, Any] = {
+        return {
             "servers": list(settings.servers),
             "name": f"guestwire {self._name}",
             "connect_timeout": settings.timeout,
             "max_reconnect_attempts": 1,  # or the first connect would try for ever without a word
             "reconnect_time_wait": 1,
-            "ping_interval": 20,
+            "ping_interval": 5,  # a server that stands still is left after three of them
             "allow_reconnect": True,
             "error_cb": self._error,
             "disconnected_cb": self._disconnected,
             "reconnected_cb": self._reconnected,
+            **login.options(settings),
         }
-        for path, setting in ((settings.credentials, "credentials"), (settings.nkey, "nkey"), (settings.ca, "ca")):
-            if path and not Path(path).is_file():
-                raise ConfigError(f"nats.{setting}: no file {path}")
-        if settings.credentials:
-            options["user_credentials"] = settings.credentials
-        if settings.nkey:
-            options["nkeys_seed"] = settings.nkey
-        if settings.ca:
-            try:
-                options["tls"] = ssl.create_default_context(cafile=settings.ca)
-            except ssl.SSLError as error:
-                raise ConfigError(f"nats.ca: {settings.ca} holds no certificates: {error.reason}") from None
-        for server in settings.servers:
-            if not server.startswith(("nats://", "tls://", "ws://", "wss://")):
-                raise ConfigError(f"nats.servers: {server!r} is no address of a NATS server; write nats://HOST:4222")
-        return options
 
     async def _error(self, error: Exception) -> None:
         if self.connected:

@@ -39,10 +39,29 @@ class Nats(Section, frozen=True):
     )
     credentials: Annotated[str, Meta(description="path of a .creds file; empty for none")] = ""
     nkey: Annotated[str, Meta(description="path of an nkey seed file; empty for none")] = ""
+    user: Annotated[str, Meta(description="name of a user with a password; empty for none")] = ""
+    password: Annotated[str, Meta(description="path of the file that holds that user's password")] = ""
+    token: Annotated[str, Meta(description="path of the file that holds a token; empty for none")] = ""
     ca: Annotated[str, Meta(description="path of the CA certificates for tls:// servers; empty for the system's")] = ""
+    certificate: Annotated[str, Meta(description="path of a client certificate, PEM; empty for none")] = ""
+    key: Annotated[str, Meta(description="path of its private key, PEM; empty when it is in the same file")] = ""
+    inbox: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$",
+            description="where answers come to; with rights by role, a subject that others may not read",
+        ),
+    ] = "_INBOX"
     stream: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+$", description="name of the JetStream stream")] = "GUESTWIRE"
     history: Annotated[int, Meta(ge=1, le=64, description="messages kept per subject, for replay")] = 64
     replicas: Annotated[int, Meta(ge=1, le=5, description="copies of the stream in a NATS cluster")] = 1
+    bucket: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9_-]*$",
+            description="name of a key-value view of the present values, e.g. guestwire; empty for none",
+        ),
+    ] = ""
     timeout: Annotated[Seconds, Meta(description="longest wait for an acknowledgement or an answer of NATS")] = 5.0
 
 
@@ -175,11 +194,21 @@ class Api(Section, frozen=True):
     open_metrics: Annotated[
         bool, Meta(description="serve /metrics to whoever asks, also where reading is not open")
     ] = False
+    guest_metrics: Annotated[
+        Literal["off", "guestwire", "kubevirt"],
+        Meta(description="metrics of guests: none, under names of our own, or under KubeVirt's where it has them"),
+    ] = "guestwire"
+    guest_metrics_limit: Annotated[
+        Count, Meta(description="series of guests at most; beyond it guests are left out, the last by name")
+    ] = 500_000
     insecure: Annotated[
         bool,
         Meta(description="serve on other than loopback addresses without authentication or TLS, to whoever asks"),
     ] = False
     connections: Annotated[Count, Meta(description="connections at once; more are turned away with 503")] = 4096
+    read_timeout: Annotated[
+        Seconds, Meta(description="longest wait for a guest that is read because a client asked for it (maxAge)")
+    ] = 10.0
 
 
 class Up(Section, frozen=True):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from lab import guest_image, kube_build
+from lab import guest_image, kube_build, nats_cli
 from lab.errors import LabError
 from lab.guest_image import GuestImage
 from lab.kube_build import KubeBinaries
@@ -52,4 +52,6 @@ def build(cache: Path | None = None, progress: Callable[[str], None] = print) ->
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="lab-build") as builders:
         image = builders.submit(part, "guest", guest_image.build)
         kube = builders.submit(part, "kube", kube_build.build)
+        nats = builders.submit(part, "nats", nats_cli.build)
+        nats.result()
         return LabParts(image.result(), kube.result())

@@ -7,15 +7,15 @@ stream with `allow_atomic`, which a server before 2.12 does not know.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Collection
 
-from guestwire.errors import NotConnected
 from guestwire.jetstream import Bus, translated
 from guestwire.logs import logger
+from guestwire.wire import Content
 from publishers import metrics
 from publishers.ledger import Outgoing
+from publishers.single import Acknowledgement
 
 log = logger("publisher")
 
@@ -53,13 +53,11 @@ class Batch:
 
     async def publish(self) -> None:
         """
-        Send them and note their revisions. Raises Refused, also for a single message, which needs no batch; and
-        NotConnected when nothing was heard: then all of them may be on the stream, or none.
+        Send them and note their revisions. Raises Refused, and NotConnected when nothing was heard: then all of them
+        may be on the stream, or none.
         """
         if not self._messages:
             return
-        if len(self._messages) == 1:
-            raise Refused("a single message")
         with metrics.SECONDS.time():
             revision = await self._committed()
         for offset, message in enumerate(self._messages):
@@ -69,27 +67,23 @@ class Batch:
 
     async def _committed(self) -> int:
         """The revision of the first message; the others follow."""
-        batch = f"{random.getrandbits(128):032x}"
-        if not self._bus.connected:  # nats-py would keep what it cannot send, and send it late
-            raise NotConnected("not connected")
-        with translated(f"publish {len(self._messages)} messages"):
-            for number, message in enumerate(self._messages[:-1], 1):
-                headers = self._headers(message, batch, number)
-                await self._bus.client.publish(message.subject, message.part.body, headers=headers)
-            last, count = self._messages[-1], len(self._messages)
-            headers = self._headers(last, batch, count) | {"Nats-Batch-Commit": "1"}
-            timeout = self._bus.settings.timeout
-            reply = await self._bus.client.request(last.subject, last.part.body, timeout=timeout, headers=headers)
-        answer = json.loads(reply.data)
-        if "error" in answer:
-            raise Refused(answer["error"].get("description", "no reason given"))
-        if (answer.get("batch"), answer.get("count")) != (batch, count):
+        batch, count = f"{random.getrandbits(128):032x}", len(self._messages)
+        contents = [
+            _with(message.content, f"Nats-Batch-Id: {batch}\r\nNats-Batch-Sequence: {number}\r\n")
+            for number, message in enumerate(self._messages, 1)
+        ]
+        commit = _with(contents[-1], "Nats-Batch-Commit: 1\r\n")
+        with translated(f"publish {count} messages"):
+            await self._bus.client.publish_many(contents[:-1])
+            [answer] = await self._bus.client.request_many([commit], self._bus.settings.timeout)
+            acknowledgement = Acknowledgement.of(answer)
+        if acknowledgement.error:
+            raise Refused(acknowledgement.error.description)
+        if (acknowledgement.batch, acknowledgement.count) != (batch, count):
             raise Refused("the server does not know atomic batches")
-        return int(answer["seq"]) - count + 1
+        return acknowledgement.seq - count + 1
 
-    def _headers(self, message: Outgoing, batch: str, number: int) -> dict[str, str]:
-        return message.headers | {
-            "Nats-Expected-Stream": self._bus.settings.stream,
-            "Nats-Batch-Id": batch,
-            "Nats-Batch-Sequence": str(number),
-        }
+
+def _with(content: Content, lines: str) -> Content:
+    """A message with more header lines."""
+    return Content(content.subject, content.headers + lines, content.body)

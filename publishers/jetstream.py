@@ -5,45 +5,42 @@ A message goes out when its body's digest differs from that of the subject's las
 condition that the subject's last sequence is the known one (`publishers.ledger`): during a live migration two hosts see
 the same guest, and the loser must notice.
 
-What is ready at the same moment goes out as one atomic batch (`publishers.atomic`): all facts of one look at a guest,
-and in a burst those of many guests, while the batches before are on their way. A batch that is refused, or of which
-nothing was heard, is sent again message by message. A retry carries the same message id, so a lost acknowledgement
-makes no double. While NATS is away only the newest snapshot per guest is kept.
+What one look at a guest found goes out together: several facts as an atomic batch (`publishers.atomic`), in a burst
+with those of other guests; a single fact as a single message (`publishers.single`), in a burst with those of other
+guests on their way at the same time. A batch that is refused, or of which nothing was heard, is sent again message by
+message. A retry carries the same message id, so a lost acknowledgement makes no double. A guest's messages never
+overtake each other: the next is sent when the one before it is settled. While NATS is away only the newest snapshot per
+guest is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
-import nats.errors
-import nats.js.errors
+import msgspec
 
 from guestwire import client, codec
 from guestwire.errors import NotConnected
-from guestwire.jetstream import Bus, translated
+from guestwire.jetstream import Bus, Message
 from guestwire.logs import logger
 from guestwire.pending import Pending
 from guestwire.settings import Publish
-from guestwire.snapshot import AgentState, GuestRef, GuestSnapshot, Kind, Phase
-from publishers import metrics
+from guestwire.snapshot import AgentState, GuestRef, GuestSnapshot, Kind, Part, Phase
+from publishers import metrics, single
 from publishers.atomic import Batch, Refused
-from publishers.ledger import Last, Ledger, Outgoing, is_gone
+from publishers.ledger import Ledger, Page, is_gone
+from publishers.single import Fenced, Outcome
 
 log = logger("publisher")
 
-WRONG_LAST_SEQUENCE = 10071
-"""JetStream's error code for an expectation that does not hold (JSStreamWrongLastSequenceErrF)."""
 RETRY = 1.0
 """Seconds until a guest is tried again while NATS does not answer."""
 
-
 MOST_GUESTS = 256
-"""In one batch."""
-
-
-class Fenced(Exception):  # noqa: N818 - an outcome, handled in this module
-    """Someone else published this kind meanwhile."""
+"""At once: in one batch, or in one round of single messages."""
+MOST_BYTES = 4 * 1024 * 1024
+"""Bodies on their way at once, in one round of single messages."""
 
 
 class JetStreamPublisher:
@@ -60,6 +57,8 @@ class JetStreamPublisher:
         self._latest: dict[GuestRef, GuestSnapshot] = {}
         self._publishing: set[GuestRef] = set()
         self._waiting: dict[GuestRef, list[asyncio.Future[None]]] = {}
+        self._doubtful: dict[GuestRef, str] = {}
+        """Guests of which somebody published this kind in between: to be looked into before anything is said."""
         self._away = False
 
     def offer(self, snapshot: GuestSnapshot) -> None:
@@ -78,11 +77,12 @@ class JetStreamPublisher:
 
     def revisions(self, ref: GuestRef) -> dict[str, int]:
         """The revision of each kind that is known to be on the stream."""
-        return {kind: last.revision for kind, last in (self._ledger.page(ref) or {}).items()}
+        return {kind: last.revision for kind, last in self._ledger.last(ref).items()}
 
     def forget(self, ref: GuestRef) -> None:
         """Nothing more will come about this guest from here: it is on another host."""
         self._latest.pop(ref, None)
+        self._doubtful.pop(ref, None)
         self._pending.forget(ref)
         self._ledger.forget(ref)
 
@@ -112,12 +112,20 @@ class JetStreamPublisher:
     # --- some guests -------------------------------------------------------------------------------------------
 
     async def _publish(self, refs: list[GuestRef]) -> dict[GuestRef, float]:
-        """In one batch what is ready at the same time; one by one what was refused, does not fit, or is alone."""
+        """In batches what belongs together; one by one what was refused, does not fit, or is alone."""
         self._publishing.update(refs)
         try:
-            left = await self._publish_together(refs)
-            pauses = await asyncio.gather(*map(self._publish_latest, left))
-            return {ref: pause for ref, pause in zip(left, pauses, strict=True) if pause is not None}
+            try:
+                await self._catch_up(refs)
+            except NotConnected as error:
+                return {ref: self._later(self._latest[ref], None, error) for ref in refs if ref in self._latest}
+            # A guest without a page was forgotten and offered again meanwhile: its key comes again.
+            known = [ref for ref in refs if ref in self._ledger]
+            snapshots = [snapshot for ref in known if (snapshot := self._latest.pop(ref, None))]
+            looks = [_Look(one, self._ledger.page(one.ref), self._ledger.news(one)) for one in snapshots]
+            if self._bus.atomic:
+                await self._publish_together([look for look in looks if len(look.parts) > 1])
+            return await self._publish_singly(looks)
         finally:
             metrics.PENDING.set(len(self._pending))
             self._publishing.difference_update(refs)
@@ -126,119 +134,124 @@ class JetStreamPublisher:
                     if not done.done():
                         done.set_result(None)
 
-    async def _publish_together(self, refs: list[GuestRef]) -> list[GuestRef]:
-        """Publish what can be, all or nothing; the guests that are left."""
-        if not self._bus.atomic:
-            return refs
-        try:
-            await asyncio.gather(*(self._ledger.load(ref) for ref in refs if ref not in self._ledger))
-        except NotConnected:
-            return refs
-        news = {ref: self._ledger.news(self._latest[ref]) for ref in refs if ref in self._latest}
-        if sum(map(len, news.values())) < 2:
-            return refs  # before anything is made that would be made again
-        batch, inside = Batch(self._bus), dict[GuestRef, GuestSnapshot]()
-        for ref, parts in news.items():
-            if batch.add([self._ledger.message(self._latest[ref], part) for part in parts]):
-                inside[ref] = self._latest.pop(ref)
-        pages = {ref: self._ledger.page(ref) for ref in inside}
-        try:
-            await batch.publish()
-        except (Refused, NotConnected) as error:
-            log.debug("batch was not taken", guests=len(inside), error=str(error))
-            for ref, snapshot in inside.items():
-                self._keep(snapshot, pages[ref])
-            return refs
-        self._away = self._away and not inside
-        for snapshot in inside.values():
-            self._close_page(snapshot)
-        return [ref for ref in refs if ref not in inside]
+    async def _catch_up(self, refs: list[GuestRef]) -> None:
+        """Read what is not known of the stream. Raises NotConnected."""
+        unknown = [ref for ref in refs if ref not in self._ledger or ref in self._doubtful]
+        for ref, messages in (await self._ledger.load_all(unknown)).items():
+            kind = self._doubtful.pop(ref, None)
+            if kind and ref in self._latest:
+                self._step_back(ref, kind, messages.get(kind))
+
+    async def _publish_together(self, looks: list[_Look]) -> None:
+        """In batches, each all or nothing, until one is not taken."""
+        while looks:
+            batch, inside, outside = Batch(self._bus), list[_Look](), list[_Look]()
+            for look in looks:
+                fits = batch.add([self._ledger.message(look.snapshot, part) for part in look.parts])
+                (inside if fits else outside).append(look)
+            try:
+                await batch.publish()
+            except (Refused, NotConnected) as error:
+                log.debug("batch was not taken", guests=len(inside), error=str(error))
+                return
+            if not inside:
+                return
+            self._away = False
+            for look in inside:
+                look.parts.clear()
+            looks = [look for look in outside if self._is_ours(look)]
+
+    async def _publish_singly(self, looks: list[_Look]) -> dict[GuestRef, float]:
+        """
+        A message about each guest at a time, those of many guests at once; the guests to be tried again, and in how
+        many seconds.
+        """
+        pauses: dict[GuestRef, float] = {}
+        while looks:
+            for look in looks:
+                if not look.parts and look.snapshot.ref not in pauses:
+                    self._close_page(look.snapshot)
+            looks = [look for look in looks if look.parts and self._is_ours(look)]
+            for some in _by_size(looks):
+                ours = [look for look in some if self._is_ours(look)]
+                messages = [self._ledger.message(look.snapshot, look.parts[0]) for look in ours]
+                for look, outcome in zip(ours, await single.publish(self._bus, messages), strict=True):
+                    pause = self._settle(look, outcome)
+                    if pause is not None:
+                        pauses[look.snapshot.ref] = pause
+        return pauses
+
+    def _is_ours(self, look: _Look) -> bool:
+        """False when the guest was forgotten meanwhile: it is another host's to tell."""
+        return self._ledger.page(look.snapshot.ref) is look.page
+
+    def _settle(self, look: _Look, outcome: Outcome) -> float | None:
+        """What follows from what became of a message; seconds until the guest is to be tried again."""
+        match outcome:
+            case NotConnected():
+                look.parts.clear()
+                return self._later(look.snapshot, look.page, outcome)
+            case Fenced():
+                look.parts.clear()
+                metrics.FENCED.inc()
+                self._doubtful[look.snapshot.ref] = str(outcome)
+                self._keep(look.snapshot, look.page)
+                self._ledger.forget(look.snapshot.ref)
+                return 0
+        self._away = False
+        del look.parts[0]
+        return None
 
     # --- one guest ---------------------------------------------------------------------------------------------
 
-    async def _publish_latest(self, ref: GuestRef) -> float | None:
-        snapshot = self._latest.pop(ref, None)
-        if snapshot is None:
-            return None
-        page = None
-        try:
-            if ref not in self._ledger:
-                await self._ledger.load(ref)
-            page = self._ledger.page(ref)
-            for part in self._ledger.news(snapshot):
-                if self._ledger.page(ref) is not page:
-                    return None  # forgotten meanwhile: it is another host's to tell
-                message = self._ledger.message(snapshot, part)
-                message.sent(await self._acknowledged(message))
-        except NotConnected as error:
-            if not self._away:
-                log.warning("cannot publish, keeping the newest snapshot of each guest", error=str(error))
-            self._away = True
-            metrics.RETRIES.inc()
-            self._keep(snapshot, page)
-            return RETRY
-        except Fenced as fenced:
-            metrics.FENCED.inc()
-            return await self._step_back(snapshot, str(fenced))
-        self._away = False
-        self._close_page(snapshot)
-        return None
+    def _step_back(self, ref: GuestRef, kind: str, last: Message | None) -> None:
+        """
+        Another message came in between. If it was our own (sent before a lost connection, acknowledged after it), go
+        on from there. Else another host runs the guest now, or seems to: drop the snapshot, and look again.
+        """
+        if last is None or last.event.host != self._latest[ref].host:
+            log.info("another publisher was faster", guest=str(ref), kind=kind)
+            del self._latest[ref]
+            self.on_fenced(ref)
 
-    def _keep(self, snapshot: GuestSnapshot, page: dict[str, Last] | None) -> None:
+    def _later(self, snapshot: GuestSnapshot, page: Page | None, error: NotConnected) -> float:
+        """Keep it while NATS does not answer; seconds until it is tried again."""
+        if not self._away:
+            log.warning("cannot publish, keeping the newest snapshot of each guest", error=str(error))
+        self._away = True
+        metrics.RETRIES.inc()
+        self._keep(snapshot, page)
+        return RETRY
+
+    def _keep(self, snapshot: GuestSnapshot, page: Page | None) -> None:
         """Try again later, unless there is a newer one, or the guest was forgotten meanwhile."""
         if page is None or self._ledger.page(snapshot.ref) is page:
             self._latest.setdefault(snapshot.ref, snapshot)
 
     def _close_page(self, snapshot: GuestSnapshot) -> None:
         """After a guest's last word nothing more is known about it."""
-        if is_gone(snapshot.parts[0].body):
+        first = snapshot.parts[0]
+        if first.kind == Kind.AGENT and Phase.GONE.encode() in first.body and is_gone(first.body):
             self._ledger.forget(snapshot.ref)
 
-    async def _acknowledged(self, message: Outgoing) -> int | None:
-        """The message's revision; None when the server takes no message of this size."""
-        if not self._bus.connected:  # nats-py would keep what it cannot send, and send it late
-            raise NotConnected("not connected")
-        try:
-            with translated(f"publish {message.subject}"), metrics.SECONDS.time():
-                ack = await self._bus.js.publish(
-                    message.subject,
-                    message.part.body,
-                    stream=self._bus.settings.stream,
-                    headers=dict(message.headers),
-                    timeout=self._bus.settings.timeout,
-                )
-        except NotConnected as error:
-            match error.__cause__:
-                case nats.js.errors.APIError(err_code=code) if code == WRONG_LAST_SEQUENCE:
-                    raise Fenced(message.part.kind) from error
-                case nats.errors.MaxPayloadError():
-                    log.error(  # noqa: TRY400
-                        "message is larger than the NATS server takes",
-                        subject=message.subject,
-                        bytes=len(message.part.body),
-                    )
-                    metrics.TOO_LARGE.inc()
-                    return None
-            raise
-        metrics.PUBLISHED.labels(message.part.kind).inc()
-        log.debug("published", subject=message.subject, revision=ack.seq)
-        return int(ack.seq)
 
-    async def _step_back(self, snapshot: GuestSnapshot, kind: str) -> float | None:
-        """
-        Another message came in between. If it was our own (sent before a lost connection, acknowledged after it), go
-        on from there. Else another host runs the guest now, or seems to: drop the snapshot, and look again.
-        """
-        ref = snapshot.ref
-        self._ledger.forget(ref)
-        try:
-            messages = await self._ledger.load(ref)
-        except NotConnected:
-            messages = {}  # whose message it was cannot be told: look again rather than overwrite it
-        if kind in messages and messages[kind].event.host == snapshot.host:
-            self._latest.setdefault(ref, snapshot)
-            return 0
-        log.info("another publisher was faster", guest=str(ref), kind=kind)
-        self._latest.pop(ref, None)  # offered while this looked, so known before
-        self.on_fenced(ref)
-        return None
+class _Look(msgspec.Struct, gc=False):
+    """A snapshot on its way: what of it is still to be said, and the page that this follows."""
+
+    snapshot: GuestSnapshot
+    page: Page | None
+    parts: list[Part]
+
+
+def _by_size(looks: list[_Look]) -> Iterator[list[_Look]]:
+    """In rounds of bounded size, by what each has to say first."""
+    some: list[_Look] = []
+    size = 0
+    for look in looks:
+        if some and size + len(look.parts[0].body) > MOST_BYTES:
+            yield some
+            some, size = [], 0
+        some.append(look)
+        size += len(look.parts[0].body)
+    if some:
+        yield some

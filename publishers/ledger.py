@@ -7,6 +7,7 @@ about a guest its last messages are read back from the stream, so a restart repe
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -16,9 +17,13 @@ from guestwire.errors import ContractError
 from guestwire.jetstream import Bus, Message
 from guestwire.settings import Publish
 from guestwire.snapshot import AgentState, GuestRef, GuestSnapshot, Kind, Part, Phase
+from guestwire.wire import Content
+
+GUESTS_PER_REQUEST = 32
+"""The server answers 413 where one request finds more than 1,024 messages; a guest has as many as there are kinds."""
 
 
-class Last(msgspec.Struct):
+class Last(msgspec.Struct, gc=False):
     """What the stream holds last for a subject; revision 0 means nothing."""
 
     revision: int = 0
@@ -28,20 +33,37 @@ class Last(msgspec.Struct):
     """Seconds since the epoch."""
 
 
-class Outgoing(msgspec.Struct, frozen=True):
+UNKNOWN = Last()
+"""Nothing is on the stream."""
+
+
+class Page(msgspec.Struct, gc=False):
+    """What the ledger knows about a guest."""
+
+    subject: str
+    """Of all its messages, up to the kind."""
+    last: dict[str, Last] = {}
+    """By kind."""
+
+
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
     """A message ready to be sent, and the page it belongs to."""
 
-    page: dict[str, Last]
+    page: Page
     part: Part
     uid: str
-    subject: str
-    headers: dict[str, str]
+    content: Content
+
+    @property
+    def subject(self) -> str:
+        """Where it goes."""
+        return self.content.subject
 
     def sent(self, revision: int | None) -> None:
         """It is on the stream; None when the server takes no message of this size, and it is not tried again."""
-        last = self.page[self.part.kind]
-        revision = last.revision if revision is None else revision
-        self.page[self.part.kind] = Last(revision, self.part.digest, self.uid, self.part.observed_at.timestamp())
+        part, last = self.part, self.page.last
+        revision = last.get(part.kind, UNKNOWN).revision if revision is None else revision
+        last[part.kind] = Last(revision, part.digest, self.uid, part.observed_at.timestamp())
 
 
 class Ledger:
@@ -51,14 +73,19 @@ class Ledger:
         self._bus = bus
         self._cluster = cluster
         self._heartbeat = settings.heartbeat
-        self._pages: dict[GuestRef, dict[str, Last]] = {}
+        self._pages: dict[GuestRef, Page] = {}
 
     def __contains__(self, ref: GuestRef) -> bool:
         return ref in self._pages
 
-    def page(self, ref: GuestRef) -> dict[str, Last] | None:
+    def page(self, ref: GuestRef) -> Page | None:
         """The page of a guest; another object once it was forgotten meanwhile."""
         return self._pages.get(ref)
+
+    def last(self, ref: GuestRef) -> dict[str, Last]:
+        """What is on a guest's page, by kind."""
+        page = self._pages.get(ref)
+        return page.last if page else {}
 
     def forget(self, ref: GuestRef) -> None:
         """Know nothing of a guest any more."""
@@ -67,35 +94,51 @@ class Ledger:
     async def load(self, ref: GuestRef) -> dict[str, Message]:
         """Read a guest's page from the stream; the messages on it by kind. Raises NotConnected."""
         messages = await self._bus.last(self._cluster, ref)
-        page = self._pages.setdefault(ref, {})
+        self._open_page(ref, messages)
+        return messages
+
+    async def load_all(self, refs: Sequence[GuestRef]) -> dict[GuestRef, dict[str, Message]]:
+        """The same for some guests, several by one request. Raises NotConnected."""
+        found: dict[GuestRef, dict[str, Message]] = {ref: {} for ref in refs}
+        for first in range(0, len(refs), GUESTS_PER_REQUEST):
+            some = refs[first : first + GUESTS_PER_REQUEST]
+            request = {"multi_last": [subjects.of_guest(self._cluster, ref) for ref in some]}
+            for message in await self._bus.get(request, f"last messages of {len(some)} guests"):
+                found[message.address.ref][message.address.kind] = message
+        for ref, messages in found.items():
+            self._open_page(ref, messages)
+        return found
+
+    def _open_page(self, ref: GuestRef, messages: Mapping[str, Message]) -> None:
+        page = self._pages.get(ref)
+        if page is None:
+            page = self._pages[ref] = Page(subjects.of_guest(self._cluster, ref).removesuffix("*"))
         for kind, message in messages.items():
             try:
                 digest = codec.digest_of_message(kind, message.body)
             except ContractError:
                 digest = ""  # written by something else: whatever we have to say replaces it
-            page[kind] = Last(message.revision, digest, message.event.uid, message.event.time.timestamp())
+            page.last[kind] = Last(message.revision, digest, message.event.uid, message.event.time.timestamp())
         if Kind.AGENT in messages and is_gone(messages[Kind.AGENT].body):
             # Readers have forgotten all about this guest: should it return, everything is news.
-            page |= {kind: Last(last.revision) for kind, last in page.items() if kind != Kind.AGENT}
-        return messages
+            page.last |= {kind: Last(last.revision) for kind, last in page.last.items() if kind != Kind.AGENT}
 
     def news(self, snapshot: GuestSnapshot) -> list[Part]:
         """The parts that the stream does not hold yet; none of a guest without a page."""
         page = self._pages.get(snapshot.ref)
         if page is None:
             return []
-        return [
-            part for part in snapshot.parts if self._differs(page.setdefault(part.kind, Last()), part, snapshot.uid)
-        ]
+        last, uid = page.last, snapshot.uid
+        return [part for part in snapshot.parts if self._differs(last.get(part.kind, UNKNOWN), part, uid)]
 
     def message(self, snapshot: GuestSnapshot, part: Part) -> Outgoing:
         """A part of a snapshot as it goes out, after what its page holds now."""
         page = self._pages[snapshot.ref]
-        last = page[part.kind]
-        subject = subjects.subject(self._cluster, snapshot.ref, part.kind)
+        last = page.last.get(part.kind, UNKNOWN)
+        subject = page.subject + subjects.encode_token(part.kind)
         # The same reading sent again is the same message; the same value after another one, or a heartbeat, is not.
         what = f"{subject} {last.revision} {part.digest} {part.observed_at}"
-        headers = codec.event_headers(
+        lines = codec.event_lines(
             ref=snapshot.ref,
             uid=snapshot.uid,
             cluster=self._cluster,
@@ -104,11 +147,14 @@ class Ledger:
             message_id=blake2b(what.encode(), digest_size=16).hexdigest(),
             trace_id=snapshot.trace_id,
         )
-        headers["Nats-Expected-Last-Subject-Sequence"] = str(last.revision)
-        return Outgoing(page, part, snapshot.uid, subject, headers)
+        fence = (
+            f"Nats-Expected-Stream: {self._bus.settings.stream}\r\n"
+            f"Nats-Expected-Last-Subject-Sequence: {last.revision}\r\n"
+        )
+        return Outgoing(page, part, snapshot.uid, Content(subject, lines + fence, part.body))
 
     def _differs(self, last: Last, part: Part, uid: str) -> bool:
-        if (part.digest, uid) != (last.digest, last.uid):
+        if part.digest != last.digest or uid != last.uid:
             return True
         return part.kind == Kind.AGENT and part.observed_at.timestamp() - last.sent >= self._heartbeat
 

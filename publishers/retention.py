@@ -11,9 +11,9 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 
-from guestwire import client, subjects
+from guestwire import client
 from guestwire.errors import NotConnected
-from guestwire.jetstream import Bus, Message, translated
+from guestwire.jetstream import Bus, Message
 from guestwire.lifecycle import sleep_unless
 from guestwire.logs import logger
 from guestwire.snapshot import GuestRef, Kind
@@ -59,9 +59,6 @@ class Retention:
 
     async def _delete(self, last: Message) -> None:
         ref = last.address.ref
-        with translated(f"delete {ref}"):
-            await self._bus.js.purge_stream(
-                self._bus.settings.stream, subject=subjects.of_guest(self._cluster, ref), seq=last.revision + 1
-            )
+        await self._bus.delete(self._cluster, ref, last.revision)
         metrics.DELETED.inc()
         log.info("guest deleted from the stream", guest=str(ref))

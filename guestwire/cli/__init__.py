@@ -20,7 +20,11 @@ COMMANDS = {
     "write-status": "patch VMI status from what was published",
     "serve": "answer REST reads from memory",
     "watch": "print changes as they come",
+    "top": "show all guests in a terminal, as they are now",
+    "history": "show what became of one kind of facts about a guest",
+    "diff": "show what is different between two moments",
     "get": "ask the API about a guest",
+    "export": "write history and present state into DuckDB or Parquet",
     "token": "make a token for the API",
     "doctor": "check what the pipeline needs, and say what to do",
     "config": "show the settings in force",
@@ -34,10 +38,13 @@ EXTRAS = {
     "libvirt_qemu": "collector",
     "kubernetes": "status-writer",
     "aiohttp": "status-writer",
+    "api": "api",
     "starlette": "api",
     "uvicorn": "api",
     "httptools": "api",
     "uvloop": "api",
+    "duckdb": "export",
+    "pyarrow": "export",
 }
 """Which extra brings a package, for the message when it is missing."""
 

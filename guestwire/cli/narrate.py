@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from guestwire import codec
+from guestwire.change import Change
 from guestwire.errors import ContractError
 from guestwire.jetstream import Message
 from guestwire.kinds import BODIES
@@ -38,30 +39,43 @@ class Narrator:
             return f"unreadable: {error}"
         before = self._last.get(message.address)
         self._last[message.address] = body
-        match body:
-            case AgentState():
-                return _agent(before if isinstance(before, AgentState) else None, body)
-            case UserList():
-                old = before.items if isinstance(before, UserList) else None
-                return _items(None if old is None else [u.user_name for u in old], [u.user_name for u in body.items])
-            case FilesystemList():
-                mounts = [fs.mount_point for fs in body.items]
-                if isinstance(before, FilesystemList) and [fs.mount_point for fs in before.items] == mounts:
-                    return "usage " + ", ".join(
-                        f"{new.mount_point} {_share(new.used_bytes, new.total_bytes)}"
-                        for new, old in zip(body.items, before.items, strict=True)
-                        if new != old
-                    )
-                was = [fs.mount_point for fs in before.items] if isinstance(before, FilesystemList) else None
-                return _items(was, mounts)
-            case Interfaces():
-                return _items(_addresses(before) if isinstance(before, Interfaces) else None, _addresses(body))
-            case GuestOSInfo():
-                return _guestosinfo(before if isinstance(before, GuestOSInfo) else None, body)
-            case Disks():
-                was = [disk.name for disk in before.disks] if isinstance(before, Disks) else None
-                return _items(was, [disk.name for disk in body.disks])
-        return _machine(body)
+        return narrate(before, body)
+
+
+def tell(change: Change) -> str:
+    """What a change says, in one line; empty when there is nothing worth saying (a heartbeat)."""
+    if not isinstance(change.new, Body):
+        return f"{len(change.body)} bytes"
+    before = change.old if isinstance(change.old, Body) and change.old_uid == change.uid else None
+    return narrate(before, change.new)
+
+
+def narrate(before: Body | None, body: Body) -> str:
+    """What became of one body in the next of its kind; without one before, what it says."""
+    match body:
+        case AgentState():
+            return _agent(before if isinstance(before, AgentState) else None, body)
+        case UserList():
+            old = before.items if isinstance(before, UserList) else None
+            return _items(None if old is None else [u.user_name for u in old], [u.user_name for u in body.items])
+        case FilesystemList():
+            mounts = [fs.mount_point for fs in body.items]
+            if isinstance(before, FilesystemList) and [fs.mount_point for fs in before.items] == mounts:
+                return "usage " + ", ".join(
+                    f"{new.mount_point} {_share(new.used_bytes, new.total_bytes)}"
+                    for new, old in zip(body.items, before.items, strict=True)
+                    if new != old
+                )
+            was = [fs.mount_point for fs in before.items] if isinstance(before, FilesystemList) else None
+            return _items(was, mounts)
+        case Interfaces():
+            return _items(_addresses(before) if isinstance(before, Interfaces) else None, _addresses(body))
+        case GuestOSInfo():
+            return _guestosinfo(before if isinstance(before, GuestOSInfo) else None, body)
+        case Disks():
+            was = [disk.name for disk in before.disks] if isinstance(before, Disks) else None
+            return _items(was, [disk.name for disk in body.disks])
+    return _machine(body)
 
 
 def _agent(before: AgentState | None, now: AgentState) -> str:

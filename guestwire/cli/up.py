@@ -24,7 +24,7 @@ from guestwire.cli.supervisor import Child, problem
 from guestwire.errors import ConfigError, NotConnected
 from guestwire.health import split_address
 from guestwire.jetstream import Bus
-from guestwire.settings import FILE_VARIABLE, Loaded, Nats, Settings
+from guestwire.settings import FILE_VARIABLE, Loaded, Settings
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
@@ -123,8 +123,7 @@ class Pipeline:
     async def _tell(self) -> None:
         """State changes as they come; what the user would see with `guestwire watch`."""
         narrator = Narrator()
-        nats = Nats(servers=self._servers, credentials=self._settings.nats.credentials, nkey=self._settings.nats.nkey,
-                    ca=self._settings.nats.ca, stream=self._settings.nats.stream)  # fmt: skip
+        nats = msgspec.structs.replace(self._settings.nats, servers=self._servers)
         await self._wait_ready()
         async with Bus(nats, "up") as bus:
             await bus.ensure_stream_patiently(asyncio.Event(), create=False)

@@ -128,23 +128,29 @@ async def test_too_large_among_others(bus: Bus, publisher: JetStreamPublisher) -
     assert sorted(["vm0", *(f"vm{n}" for n in range(1, 10))]) == sorted(m.address.ref.name for m in await history(bus))
 
 
+@pytest.mark.parametrize("make", [(users, filesystems), (users,)], ids=["batches", "single messages"])
 async def test_server_dies_amid_a_burst(
-    nats_server: NatsServer, bus: Bus, publisher: JetStreamPublisher, eventually: Eventually
+    nats_server: NatsServer,
+    bus: Bus,
+    publisher: JetStreamPublisher,
+    eventually: Eventually,
+    make: tuple[Callable[[str], Part], ...],
 ) -> None:
     """Killed and started again under load: the last value of every guest arrives, and no value arrives twice."""
     for turn in range(3):
         for round_ in range(10):
             for number in range(300):
-                publisher.offer(snapshot(number, users(f"u{turn}-{round_}"), filesystems(f"f{turn}-{round_}")))
+                publisher.offer(snapshot(number, *(part(f"{turn}-{round_}") for part in make)))
             await asyncio.sleep(0.02)
         await asyncio.to_thread(nats_server.kill)
         await asyncio.to_thread(nats_server.start)
         await eventually(lambda: bus.connected, within=60)
-    await offer(publisher, *(snapshot(number, users("end"), filesystems("end")) for number in range(300)))
+    await offer(publisher, *(snapshot(number, *(part("end") for part in make)) for number in range(300)))
 
     values: dict[tuple[str, str], list[bytes]] = {}
     for message in await history(bus):
         values.setdefault((message.address.ref.name, message.address.kind), []).append(message.body)
-    assert 600 == len(values)
-    assert {users("end").body, filesystems("end").body} == {bodies[-1] for bodies in values.values()}
+    assert 300 * len(make) == len(values)
+    assert {part("end").body for part in make} == {bodies[-1] for bodies in values.values()}
     assert [] == [bodies for bodies in values.values() if len(set(bodies)) != len(bodies)]
+    assert [] == [bodies for bodies in values.values() if bodies != sorted(bodies)]

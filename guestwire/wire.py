@@ -1,0 +1,197 @@
+"""
+nats-py's client, with a short way for many messages at once.
+
+nats-py makes every message of a dictionary, wakes its flusher for each, and turns every message that arrives into an
+object, a dictionary, a queue entry and a task's turn. That is more work than the server has with it. `Wire` hands over
+messages that are framed already in large pieces, and takes what arrives as bytes where nats-py's parser calls it.
+Connecting and reconnecting, subscriptions, pings and the buffer are nats-py's as ever.
+
+nats-py offers no public way to do either. This relies on six private parts of it: `_send_command()` and
+`_flush_pending()` (bytes into the buffer in order, and out of it), `_process_msg()` (called for each message, raw),
+`_max_payload`, `_subs` and `Subscription._id`. No other module does, and `tests/integration/publishers/test_wire.py`
+proves that they are what is assumed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from itertools import count
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+
+from guestwire.headers import Headers
+
+PIECE = 256 * 1024
+"""Bytes that are handed over at once: enough to make the cost of doing so vanish."""
+LINE_END = b"\r\n"
+
+Answer = bytes | nats.errors.Error
+"""What the receiver said; or TimeoutError, NoRespondersError, MaxPayloadError in its place."""
+
+
+class Content(msgspec.Struct, frozen=True, gc=False):
+    """A message: `headers` are lines of printable ASCII, each with CR LF at its end; see `codec.event_lines`."""
+
+    subject: str
+    headers: str
+    body: bytes
+
+
+class Delivery(msgspec.Struct, frozen=True, gc=False):
+    """A message as it arrived."""
+
+    subject: str
+    reply: str
+    body: bytes
+    headers: Headers
+
+
+class Wire(Client):
+    """A connection to NATS."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rounds: dict[int, _Round] = {}
+        self._numbers = count()
+        self._answers_to = b""
+        self._takers: dict[int, Callable[[bytes, bytes, bytes, bytes | None], None]] = {}
+        """By the number of a subscription, for those whose messages do not go nats-py's way."""
+
+    async def publish_many(self, contents: Iterable[Content]) -> None:
+        """
+        Hand over messages, in order. Raises MaxPayloadError before anything of such a message is sent, and
+        ConnectionError when the connection is down: nothing is kept to be sent later.
+        """
+        frames = (frame(content, "", self._max_payload) for content in contents)
+        await self._hand_over(frames)
+
+    async def request_many(self, contents: Sequence[Content], timeout: float) -> list[Answer]:  # noqa: ASYNC109
+        """
+        Hand over messages, in order, and wait up to `timeout` seconds for an answer to each; the answers in the same
+        order. A connection lost meanwhile leaves answers out; the messages may have arrived all the same.
+        """
+        if not self._answers_to:
+            await self._listen_to_answers()
+        number = next(self._numbers)
+        waiting = self._rounds[number] = _Round(len(contents))
+        try:
+            async with asyncio.timeout(timeout):
+                await self._hand_over(self._requests(contents, waiting, f"{self._answers_to.decode()}{number}."))
+                await waiting.complete
+        except OSError:  # also TimeoutError: what was not heard stays unanswered
+            pass
+        finally:
+            del self._rounds[number]
+        return waiting.answers
+
+    def _requests(self, contents: Iterable[Content], waiting: _Round, inbox: str) -> Iterable[tuple[bytes, ...]]:
+        for index, content in enumerate(contents):
+            try:
+                yield frame(content, f"{inbox}{index}", self._max_payload)
+            except nats.errors.MaxPayloadError as error:
+                waiting.take(index, error)
+
+    @contextlib.asynccontextmanager
+    async def listening(self, subject: str, take: Callable[[Delivery], None]) -> AsyncIterator[None]:
+        """
+        Subscribe, and have each message given to `take` when it is read: a plain function that only puts it somewhere.
+        Nothing is dropped for a slow reader; flow control bounds what waits.
+        """
+        number = await self._subscribe(
+            subject, lambda to, reply, body, raw: take(Delivery(to.decode(), reply.decode(), body, Headers(raw or b"")))
+        )
+        subscription = self._subs[number]
+        try:
+            yield
+        finally:
+            del self._takers[number]
+            with contextlib.suppress(nats.errors.Error, OSError):  # the server forgets who is not connected
+                await subscription.unsubscribe()
+
+    async def _subscribe(self, subject: str, take: Callable[[bytes, bytes, bytes, bytes | None], None]) -> int:
+        subscription = await self.subscribe(subject)
+        number: int = subscription._id  # noqa: SLF001
+        self._takers[number] = take
+        return number
+
+    async def _listen_to_answers(self) -> None:
+        inbox = self.new_inbox()
+        self._answers_to = f"{inbox}.".encode()
+        await self._subscribe(f"{inbox}.*.*", self._take_answer)
+
+    async def _hand_over(self, frames: Iterable[tuple[bytes, ...]]) -> None:
+        piece: list[bytes] = []
+        size = messages = 0
+        for parts in frames:
+            piece += parts
+            size += sum(map(len, parts))
+            messages += 1
+            if size >= PIECE:
+                await self._hand_over_piece(piece, messages)
+                piece, size, messages = [], 0, 0
+        if piece:
+            await self._hand_over_piece(piece, messages)
+
+    async def _hand_over_piece(self, piece: list[bytes], messages: int) -> None:
+        if not self.is_connected:
+            raise ConnectionError("not connected")
+        self.stats["out_msgs"] += messages
+        self.stats["out_bytes"] += sum(map(len, piece))
+        await self._send_command(b"".join(piece))  # waits while too much is buffered
+        await self._flush_pending()
+        task = asyncio.current_task()
+        if task and task.cancelling():  # nats-py keeps a cancellation to itself when it comes while it waits
+            raise asyncio.CancelledError
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        take = self._takers.get(sid)
+        if take is None:
+            await super()._process_msg(sid, subject, reply, data, headers or b"")
+            return
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(data)
+        take(subject, reply, data, headers)
+
+    def _take_answer(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
+        number, _, index = subject[len(self._answers_to) :].partition(b".")
+        if number.isdigit() and index.isdigit() and (waiting := self._rounds.get(int(number))):
+            nobody = headers is not None and headers.startswith(b"NATS/1.0 503")
+            waiting.take(int(index), nats.errors.NoRespondersError() if nobody else data)
+
+
+class _Round:
+    """Requests that were handed over together, and their answers so far."""
+
+    __slots__ = ("_left", "_unanswered", "answers", "complete")
+
+    def __init__(self, requests: int) -> None:
+        self._unanswered = nats.errors.TimeoutError("no answer")
+        self.answers: list[Answer] = [self._unanswered] * requests
+        self.complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._left = requests
+
+    def take(self, index: int, answer: Answer) -> None:
+        """An answer; a second one to the same request, or one that nobody asked for, changes nothing."""
+        if index >= len(self.answers) or self.answers[index] is not self._unanswered:
+            return
+        self.answers[index] = answer
+        self._left -= 1
+        if not self._left and not self.complete.done():
+            self.complete.set_result(None)
+
+
+def frame(content: Content, reply: str, largest: int) -> tuple[bytes, ...]:
+    """
+    A message as NATS's protocol has it (HPUB), in parts. Raises MaxPayloadError where headers and body together are
+    more than the server takes: it would close the connection, and nats-py counts the body alone.
+    """
+    block = f"NATS/1.0\r\n{content.headers}\r\n"
+    total = len(block) + len(content.body)
+    if total > largest:
+        raise nats.errors.MaxPayloadError
+    head = f"HPUB {content.subject} {reply} {len(block)} {total}\r\n{block}"
+    return head.encode("ascii"), content.body, LINE_END
