@@ -7,6 +7,8 @@ same lines to the socket. Date and Connection belong to the connection and are a
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import time
 from collections.abc import Iterable
 from datetime import datetime
@@ -14,12 +16,17 @@ from email.utils import formatdate
 from functools import lru_cache
 
 import msgspec
+from starlette.responses import Response
 
 JSON = "application/json"
 NOSNIFF = b"x-content-type-options: nosniff\r\n"
 NO_STORE = b"cache-control: no-store\r\n"
 REVALIDATE = b"cache-control: no-cache\r\n"
 ETAG = b"etag: "
+VARY = b"vary: accept-encoding\r\n"
+
+GZIP_FROM = 128 * 1024
+"""Bytes from which an answer is compressed for who accepts that (k8s.io/apiserver, defaultGzipThresholdBytes)."""
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -55,8 +62,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 def of_bytes(status: int, body: bytes, *, content_type: str = JSON, head: bytes = NOSNIFF + NO_STORE) -> Answer:
     """Bytes of a type; not to be stored unless `head` says otherwise."""
-    entity = f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n"
-    return Answer(status, entity.encode(), head, body)
+    return Answer(status, _described(content_type, len(body)), head, body)
 
 
 def of_text(status: int, text: str) -> Answer:
@@ -69,10 +75,19 @@ def of_body(body: bytes, revision: int, changed_at: datetime, observed_at: datet
     A message's body, untouched. Its revision is the ETag. Last-Modified is when it became so, Age counts from when it
     was last seen to be so: a body that is still true is not published again.
     """
-    modified = formatdate(changed_at.timestamp(), usegmt=True)
-    head = ETAG + f'"{revision}"\r\nlast-modified: {modified}\r\n'.encode() + NOSNIFF + REVALIDATE
-    answer = of_bytes(200, body, head=head)
-    return msgspec.structs.replace(answer, observed=max(changed_at, observed_at).timestamp())
+    changed, observed = changed_at.timestamp(), observed_at.timestamp()
+    head = b'etag: "%d"\r\nlast-modified: %b\r\n%b%b' % (revision, _date(int(changed)), NOSNIFF, REVALIDATE)
+    return Answer(200, _described(JSON, len(body)), head, body, max(changed, observed))
+
+
+@lru_cache(maxsize=4096)
+def _date(seconds: int) -> bytes:
+    return formatdate(seconds, usegmt=True).encode()
+
+
+@lru_cache(maxsize=4096)
+def _described(content_type: str, length: int) -> bytes:
+    return f"content-type: {content_type}\r\ncontent-length: {length}\r\n".encode()
 
 
 NOTHING_YET = {
@@ -96,6 +111,55 @@ def matches(if_none_match: bytes, etag: bytes) -> bool:
         return True
     tags = [tag.strip() for tag in if_none_match.split(b",")]
     return b"*" in tags or any(tag.removeprefix(b"W/") == etag for tag in tags)
+
+
+def conditional(answer: Answer, if_none_match: bytes) -> Answer:
+    """304 when the client has it already."""
+    if if_none_match and answer.etag and matches(if_none_match, answer.etag):
+        return answer.not_modified()
+    return answer
+
+
+def respond(answer: Answer) -> Response:
+    """An answer as the framework's response."""
+    response = Response(answer.body, answer.status)
+    response.raw_headers = answer.headers()
+    return response
+
+
+async def packed(answer: Answer, headers: Iterable[tuple[bytes, bytes]]) -> Answer:
+    """Compressed, if it is large and the client accepts that; then its ETag is a weak one (RFC 9110, 8.8.1)."""
+    if len(answer.body) < GZIP_FROM:
+        return answer
+    head = answer.head.replace(ETAG, ETAG + b"W/", 1) + VARY
+    if not accepts_gzip(joined(headers, b"accept-encoding")):
+        return msgspec.structs.replace(answer, head=answer.head + VARY)
+    body = await asyncio.to_thread(gzip.compress, answer.body, 1)
+    described = [line for line in answer.entity.splitlines(keepends=True) if not line.startswith(b"content-length")]
+    entity = b"".join((*described, b"content-encoding: gzip\r\n", b"content-length: %d\r\n" % len(body)))
+    return msgspec.structs.replace(answer, entity=entity, head=head, body=body)
+
+
+@lru_cache(maxsize=256)
+def accepts_gzip(accept_encoding: bytes) -> bool:
+    """Whether an Accept-Encoding header lets gzip through; without one nothing is compressed."""
+    return bool(accept_encoding.strip()) and any(media in {"gzip", "*"} for media, _ in ranges(accept_encoding))
+
+
+@lru_cache(maxsize=256)
+def ranges(accept: bytes) -> tuple[tuple[str, dict[str, str]], ...]:
+    """The media ranges of an Accept header with their parameters, what is liked best first (RFC 9110, 12.5.1)."""
+    found: list[tuple[float, str, dict[str, str]]] = []
+    for text in (accept.decode("latin-1") if accept.strip() else "*/*").split(","):
+        media, *rest = (part.strip() for part in text.split(";"))
+        parameters = {name.lower(): value for name, _, value in (part.partition("=") for part in rest)}
+        try:
+            weight = float(parameters.pop("q", "1"))
+        except ValueError:
+            weight = 1.0
+        found.append((weight, media.lower(), parameters))
+    found.sort(key=lambda each: -each[0])
+    return tuple((media, parameters) for weight, media, parameters in found if weight > 0)
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,13 +18,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from api import status
-from api.answers import Answer, accepts_json, joined, matches, of_bytes, of_text
+from api import scrape, status
+from api.answers import Answer, accepts_json, conditional, joined, of_text, packed, respond
 from api.authorization import Access
 from api.cache import Cache
-from api.discovery import DOCUMENTS
-from api.groups import GROUPS, Group
+from api.documents import DOCUMENTS, find
+from api.fresh import Fresh, ReadNow, Wish
+from api.groups import GROUPS, GUESTWIRE, Group
+from api.guests import Guests
+from api.history import History
 from api.metrics import Metrics
+from api.options import OptionError
+from api.static import Page
 from guestwire.health import readiness
 from guestwire.snapshot import GuestRef
 
@@ -47,20 +51,35 @@ class Limits(msgspec.Struct, frozen=True):
 class Api:
     """The ASGI application, and what the protocol class needs of it."""
 
-    def __init__(self, cache: Cache, metrics: Metrics, limits: Limits, access: Access | None = None) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        metrics: Metrics,
+        limits: Limits,
+        access: Access | None = None,
+        read_now: ReadNow | None = None,
+        history: History | None = None,
+    ) -> None:
         self.cache = cache
         self.metrics = metrics
         self.limits = limits
         self.access = access
         """None where whoever asks may read."""
+        self._fresh = Fresh(cache, read_now)
+        self._page = Page()
+        self._ending = False
+        if access:
+            access.when_forgotten(cache.fleet.wake_all)
         documents = [Route(path, self._document) for path in DOCUMENTS]
         self._routes = Starlette(
             routes=[
+                *(history or History(None, "")).routes(cache),
                 *(Route(group.route, self._reader(group)) for group in GROUPS),
+                *Guests(cache, self._valid).routes(),
                 Route("/healthz", self._alive),
                 Route("/livez", self._alive),
                 Route("/readyz", self._ready),
-                Route("/metrics", self._metrics),
+                *metrics.scrapes.routes(),
                 *documents,
             ],
             exception_handlers={HTTPException: self._refused, Exception: self._failed},
@@ -76,9 +95,12 @@ class Api:
                 self.metrics.requests[message["status"], label(path)] += 1
             await send(message)
 
-        refusal = await self._refusal(scope, path)
-        if refusal:
-            await respond(refusal)(scope, receive, counted)
+        file = self._page.find(scope["method"], path, scope["headers"])
+        refusal = None if file else await self._refusal(scope, path)
+        if answer := file or refusal:
+            if file:
+                answer = conditional(file, joined(scope["headers"], b"if-none-match"))
+            await respond(answer)(scope, receive, counted)
             return
         await self._routes({**scope, "path": path, "root_path": ""}, receive, counted)
 
@@ -98,13 +120,32 @@ class Api:
             if not accepts_json(joined(headers, b"accept")):
                 return respond(status.not_acceptable())
             ref = GuestRef(*(unquote(at[key], errors="surrogatepass") for key in ("namespace", "name")))
-            return respond(conditional(self.cache.find(group, ref, at["kind"]), joined(headers, b"if-none-match")))
+            try:
+                wish = Wish.of(request.query_params)
+            except OptionError as error:
+                return respond(status.bad_request(str(error)))
+            answer = await self._fresh.find(group, ref, at["kind"], wish)
+            return respond(await packed(conditional(answer, joined(headers, b"if-none-match")), headers))
 
         return read
 
+    def end(self) -> None:
+        """Watches are over: the process stops."""
+        self._ending = True
+        self.cache.fleet.wake_all()
+
+    def _valid(self) -> Callable[[], bool]:
+        """Whether who may watch now still may, as far as that is known: who decides may have changed since."""
+        access = self.access
+        generation = access.generation if access else 0
+        return lambda: not self._ending and (access is None or access.generation == generation)
+
     async def _document(self, request: Request) -> Response:
-        acceptable = accepts_json(joined(request.scope["headers"], b"accept"))
-        return respond(DOCUMENTS[request.scope["path"]] if acceptable else status.not_acceptable())
+        headers = request.scope["headers"]
+        answer = find(request.scope["path"], joined(headers, b"accept"))
+        if answer is None:
+            return respond(status.not_acceptable())
+        return respond(await packed(conditional(answer, joined(headers, b"if-none-match")), headers))
 
     async def _alive(self, request: Request) -> Response:
         """This is answered by the event loop itself: when it is stuck, nobody answers."""
@@ -117,9 +158,6 @@ class Api:
             conditions["told whom to trust"] = self.access.ready()
         return respond(of_text(*readiness(conditions)))
 
-    async def _metrics(self, request: Request) -> Response:
-        return respond(of_bytes(200, self.metrics.text(), content_type=CONTENT_TYPE_LATEST))
-
     async def _refused(self, request: Request, error: Exception) -> Response:
         """What the router turns away: no such path, or another method than GET and HEAD."""
         method = isinstance(error, HTTPException) and error.status_code == 405
@@ -130,26 +168,14 @@ class Api:
         return respond(status.internal_error())
 
 
-def respond(answer: Answer) -> Response:
-    """An answer as the framework's response."""
-    response = Response(answer.body, answer.status)
-    response.raw_headers = answer.headers()
-    return response
-
-
-def conditional(answer: Answer, if_none_match: bytes) -> Answer:
-    """304 when the client has it already."""
-    if if_none_match and answer.etag and matches(if_none_match, answer.etag):
-        return answer.not_modified()
-    return answer
-
-
 def label(path: str) -> str:
-    """The kind of a path, for metrics: one of five, whatever is asked for."""
+    """The kind of a path, for metrics: one of six, whatever is asked for."""
     if any(path.startswith(f"/apis/{group.name}/") and path.endswith(group.kinds) for group in GROUPS):
         return "subresource"
+    if path.startswith(f"/apis/{GUESTWIRE.name}/") and path not in DOCUMENTS:
+        return "guests"
     if path in {"/healthz", "/livez", "/readyz"}:
         return "health"
-    if path == "/metrics":
+    if path in scrape.PATHS:
         return "metrics"
     return "discovery" if path in DOCUMENTS else "other"

@@ -13,6 +13,7 @@ that is refused, the question is asked for the one guest, as a role may name the
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
@@ -68,8 +69,10 @@ class Attributes(msgspec.Struct, frozen=True):
         resource, name, subresource = (*rest, "", "")[:3]
         name = _plain(name)
         if reads and not name:
-            watch = parse_qs(query, keep_blank_values=True).get("watch", ["false"])
-            verb = "list" if watch[0] in {"false", "0"} else "watch"
+            asked = parse_qs(query, keep_blank_values=True)
+            verb = "list" if asked.get("watch", ["false"])[-1].lower() in {"false", "0"} else "watch"
+            only = re.fullmatch(r"metadata\.name==?([^,=!\\]+)", asked.get("fieldSelector", [""])[-1])
+            name = only[1] if only else ""
         return cls(verb, "", group, version, resource, subresource, namespace, name)
 
     def forbidden(self, user: str, reason: str) -> Answer:
@@ -137,6 +140,11 @@ class Access:
         self._granted: dict[tuple[Hashable, bytes, bytes], float] = {}
         self._decisions: dict[tuple[Hashable, Attributes], Remembered] = {}
         self._asking: dict[tuple[Hashable, Attributes], asyncio.Task[Decision]] = {}
+        self._told: list[Callable[[], None]] = []
+
+    def when_forgotten(self, told: Callable[[], None]) -> None:
+        """To be called whenever the generation has grown."""
+        self._told.append(told)
 
     def granted(self, key: Hashable, path: bytes) -> bool:
         """Whether a GET of a guest's kind, at the path as it was sent, is known to be allowed."""
@@ -169,6 +177,8 @@ class Access:
         self._granted.clear()
         self._decisions.clear()
         self._asking.clear()
+        for told in self._told:
+            told()
 
     def key(self, peer: str, headers: Headers) -> tuple[Door, Hashable]:
         """Whose asker this is, and what tells them from others. Raises Unauthenticated."""

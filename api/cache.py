@@ -14,14 +14,11 @@ until then the old values are served, with their age.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
-
-import msgspec
-
 from api import status
 from api.answers import NOTHING_YET, Answer, of_body
-from api.groups import GROUPS, KINDS, KUBEVIRT, Group
+from api.fleet import Fleet
+from api.groups import KINDS, KUBEVIRT, Group
+from api.guest import Fact, Guest, Presence, labels_of
 from guestwire import codec
 from guestwire.jetstream import Message
 from guestwire.logs import logger
@@ -29,64 +26,8 @@ from guestwire.snapshot import AgentState, GuestRef, Kind, Phase
 
 log = logger("api")
 
-NEVER = datetime.fromtimestamp(0, UTC)
-
-
-class Fact(msgspec.Struct, frozen=True):
-    """The last message of one kind about a guest. Its uid tells an earlier guest of the same name apart."""
-
-    generation: int
-    revision: int
-    uid: str
-    changed_at: datetime
-    body: bytes
-
-
-class Presence(msgspec.Struct, frozen=True):
-    """What decides about an answer, of the last `agent` message."""
-
-    generation: int
-    uid: str
-    running: bool
-    connected: bool
-    observed: dict[str, datetime]
-    """When each kind was last read from the guest."""
-    errors: dict[str, str]
-    """What went wrong since, by kind."""
-
-    @classmethod
-    def of(cls, state: AgentState, generation: int) -> Presence:
-        """A paused guest counts as running, as it does for KubeVirt."""
-        running = state.phase in {Phase.RUNNING, Phase.PAUSED}
-        readings = {kind: reading for kind in KINDS if (reading := state.readings.get(kind))}
-        observed = {kind: reading.observed_at for kind, reading in readings.items() if reading.observed_at}
-        errors = {kind: reading.error for kind, reading in readings.items() if reading.error}
-        return cls(generation, state.uid, running, state.connected, observed, errors)
-
-
-class Guest:
-    """What is known about a guest; facts may come before the first `agent` record, and are not served till then."""
-
-    __slots__ = ("facts", "paths", "presence")
-
-    def __init__(self, ref: GuestRef) -> None:
-        self.paths = tuple((group, group.path(ref)) for group in GROUPS)
-        self.presence: Presence | None = None
-        self.facts: dict[str, Fact] = {}
-
-    def fact(self, kind: str) -> Fact | None:
-        """
-        The fact to be served: this guest's, not that of one before it, while its agent is there. What is said of the
-        agent is always served.
-        """
-        fact, presence = self.facts.get(kind), self.presence
-        if fact is None or presence is None or fact.uid != presence.uid:
-            return None
-        return fact if kind == Kind.AGENT or (presence.running and presence.connected) else None
-
-    def keys(self, kind: str) -> Iterator[bytes]:
-        """Where a kind is served."""
-        return (path + kind.encode() for group, path in self.paths if kind in group.kinds)
+LABELLED = frozenset((Kind.AGENT, Kind.GUESTOSINFO))
+"""Kinds of which labels are made."""
 
 
 class Cache:
@@ -103,6 +44,11 @@ class Cache:
         """Messages applied, ever."""
         self.newest = 0.0
         """The time of the newest message, in seconds since the epoch; 0 before the first."""
+        self.fleet = Fleet()
+        """The guests in order, and who waits for changes."""
+        self.purged: int | None = None
+        """Who went up to this revision may have left the stream before the first fill; None: nobody knows."""
+        self._complete = False
         self._generation = 0
         self._guests: dict[GuestRef, Guest] = {}
 
@@ -113,7 +59,9 @@ class Cache:
     def begin(self) -> None:
         """A fill begins: the last message of every subject will be applied."""
         self._generation += 1
+        self._complete = False
         self.revision = 0
+        self.fleet.reset()
 
     def complete(self) -> None:
         """Everything that was in the stream when the fill began has been applied: forget what was not in it."""
@@ -123,11 +71,18 @@ class Cache:
             if stale or len(facts) != len(guest.facts):
                 guest.facts = facts
                 guest.presence = None if stale else guest.presence
-                self._settle(guest)
+                guest.labels = labels_of(guest)
+                self._settle(guest, *KINDS)
             if not guest.presence and not guest.facts:
                 del self._guests[ref]
-        self.caught_up = True
+        self._complete = self.caught_up = True
+        self.fleet.complete(self.revision if self._generation > 1 or self.purged is None else self.purged)
         log.info("caught up with the stream", guests=len(self), revision=self.revision)
+
+    @property
+    def level(self) -> bool:
+        """Whether guests can be listed: not before the first fill, nor amid another one."""
+        return self._complete
 
     def apply(self, message: Message) -> bool:
         """
@@ -142,11 +97,17 @@ class Cache:
         elif kind in KINDS:
             guest = self._guest(ref)
             guest.facts[kind] = self._fact(message)
-            self._settle(guest, kind)
+            self._changed(guest, message.revision, kind)
         self.revision = message.revision
         self.applied += 1
         self.newest = max(self.newest, message.event.time.timestamp())
+        self.fleet.advance(message.revision)
         return True
+
+    def guest(self, ref: GuestRef) -> Guest | None:
+        """A guest whose agent record is known."""
+        guest = self._guests.get(ref)
+        return guest if guest and guest.presence else None
 
     def find(self, group: Group, ref: GuestRef, kind: str) -> Answer:
         """The answer to a read, an error among them. Order of the checks: KubeVirt's."""
@@ -177,24 +138,44 @@ class Cache:
         return guest
 
     def _present(self, ref: GuestRef, state: AgentState, message: Message) -> None:
+        guest, presence, fact = self._guest(ref), Presence.of(state, self._generation), self._fact(message)
         if state.phase == Phase.GONE:
-            guest = self._guests.pop(ref, None)
-            if guest:
-                guest.presence = None
-                self._settle(guest)
+            del self._guests[ref]
+            guest.presence = None
+            self._settle(guest)
+            guest.presence = presence
+            self._leave(guest, fact, message.revision, replaced=False)
             return
-        guest = self._guest(ref)
-        guest.facts[Kind.AGENT] = self._fact(message)
-        guest.presence = Presence.of(state, self._generation)
-        self._settle(guest)
+        former = guest.presence
+        if former and former.generation == self._generation and former.uid != presence.uid:
+            facts = dict(guest.facts)  # what is said of the new one may have come before its agent record
+            self._leave(guest, guest.facts[Kind.AGENT], message.revision, replaced=True)
+            guest = self._guests[ref] = Guest(ref)
+            guest.facts, guest.served = facts, True
+        guest.facts[Kind.AGENT] = fact
+        guest.presence = presence
+        self._changed(guest, message.revision, *guest.facts)
+
+    def _leave(self, guest: Guest, agent: Fact, revision: int, *, replaced: bool) -> None:
+        """Of a guest that went, only its last agent record is kept."""
+        guest.facts = {Kind.AGENT: agent}
+        guest.revision = revision
+        self.fleet.left(guest, replaced=replaced)
+
+    def _changed(self, guest: Guest, revision: int, *kinds: str) -> None:
+        guest.revision = revision
+        self._settle(guest, *kinds)
+        if guest.presence and guest.presence.generation == self._generation:  # facts may come first
+            self.fleet.changed(guest, guest.labels if LABELLED.isdisjoint(kinds) else labels_of(guest))
 
     def _settle(self, guest: Guest, *kinds: str) -> None:
-        """Make the guest's answers those of its present state."""
-        for kind in kinds or KINDS:
-            if (fact := guest.fact(kind)) and guest.presence:
-                observed_at = guest.presence.observed.get(kind, NEVER)
-                answer = of_body(fact.body, fact.revision, fact.changed_at, observed_at)
-                self.answers.update((key, answer) for key in guest.keys(kind))
-            else:
+        """Make the guest's answers those of its present state; there are none of kinds that were never told."""
+        for kind in kinds or guest.facts:
+            if fact := guest.fact(kind):
+                answer = of_body(fact.body, fact.revision, fact.changed_at, guest.observed_at(kind))
+                for key in guest.keys(kind):
+                    self.answers[key] = answer
+            elif guest.served:
                 for key in guest.keys(kind):
                     self.answers.pop(key, None)
+        guest.served = guest.presence is not None

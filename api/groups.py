@@ -28,6 +28,13 @@ class Group(NamedTuple):
     """What errors call the guest: with the group, before its name."""
     not_running: str
     no_agent: str
+    further: tuple[str, ...] = ()
+    """Subresources that are no kinds of facts."""
+
+    @property
+    def subresources(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.kinds, *self.further)
 
     def path(self, ref: GuestRef, kind: str = "") -> bytes:
         """The path of a guest's facts, as a client that escapes no more than needed writes it; the first version."""
@@ -59,6 +66,7 @@ GUESTWIRE = Group(
     singular="guests.guestwire.io",
     not_running="the guest is not running",
     no_agent="the guest's agent is not connected",
+    further=("history",),
 )
 GROUPS = (GUESTWIRE, KUBEVIRT)
 """All of them."""

@@ -1,4 +1,8 @@
-"""Metrics of the API, read from plain attributes when they are asked for: a request costs an addition, no lock."""
+"""
+Metrics of the API, read from plain attributes when they are asked for: a request costs an addition, no lock.
+
+Those of guests are beside them (`guest_metrics`); `scrapes` answers for both.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,22 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from api.cache import Cache
+from api.guest_metrics import GuestMetrics
+from api.scrape import Scrapes, combined
+from guestwire.settings import Api
 
 
 class Metrics(Collector):
-    """All of `/metrics`. Labels are bounded: `path` is one of five kinds of path, `code` a status."""
+    """Of this process. Labels are bounded: `path` is one of a few kinds of path, `code` a status."""
 
-    def __init__(self, cache: Cache, *, connected: Callable[[], bool], skipped: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        *,
+        connected: Callable[[], bool],
+        skipped: Callable[[], int],
+        api: Api = Api(),  # noqa: B008 - a constant
+    ) -> None:
         self.requests: Counter[tuple[int, str]] = Counter()
         """Requests answered, by status and kind of path."""
         self._cache = cache
@@ -26,6 +40,9 @@ class Metrics(Collector):
         self._registry.register(self)
         for standard in (ProcessCollector, PlatformCollector, GCCollector):
             standard(registry=self._registry)
+        naming = api.guest_metrics
+        guests = None if naming == "off" else GuestMetrics(cache, naming, api.guest_metrics_limit)
+        self.scrapes = Scrapes(self.text, guests, combined=combined(api))
 
     def text(self) -> bytes:
         """In Prometheus's text format."""
@@ -43,7 +60,8 @@ class Metrics(Collector):
         yield _counter(
             "guestwire_api_messages_skipped_total", "Messages that do not follow the contract.", self._skipped()
         )
-        yield _gauge("guestwire_api_cache_guests", "Guests in the cache.", len(cache))
+        yield _gauge("guestwire_api_cache_guests", "Guests in the cache.", len(cache.fleet.guests))
+        yield _gauge("guestwire_api_watches", "Clients that watch.", cache.fleet.watches)
         yield _gauge("guestwire_api_cache_revision", "Stream sequence of the last message applied.", cache.revision)
         yield _gauge("guestwire_api_caught_up", "1 when the cache was filled from the stream.", cache.caught_up)
         yield _gauge("guestwire_api_nats_connected", "1 while connected to NATS.", self._connected())

@@ -23,8 +23,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from api import status
-from api.answers import Answer, accepts_json
-from api.app import Api, conditional
+from api.answers import GZIP_FROM, Answer, accepts_json, conditional
+from api.app import Api
 from api.authorization import Asker
 from api.identity import subject_name
 
@@ -177,7 +177,7 @@ class CacheProtocol(HttpToolsProtocol):
             return None
         cache = self.api.cache
         answer = cache.answers.get(self.url)
-        if answer is None or not cache.caught_up or not accepts_json(self._accept):
+        if answer is None or not cache.caught_up or len(answer.body) >= GZIP_FROM or not accepts_json(self._accept):
             return None
         if self._asker is not None and not self._asker.granted(self.headers, self.url):
             return None

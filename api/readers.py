@@ -21,7 +21,7 @@ from urllib.parse import unquote
 import msgspec
 
 from api.authorization import Attributes, Decision
-from api.discovery import DOCUMENTS
+from api.documents import DOCUMENTS
 from api.identity import Headers, Unauthenticated
 from guestwire.errors import ConfigError
 

@@ -12,7 +12,8 @@ import contextlib
 import logging
 import resource
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from functools import partial
 from ipaddress import ip_address
 from typing import cast
@@ -21,18 +22,20 @@ import uvicorn
 
 from api.app import Api, Limits
 from api.cache import Cache
+from api.history import History
 from api.metrics import Metrics
 from api.protocol import CacheProtocol
 from api.security import Security, exposed
 from api.tls import Tls
-from guestwire import settings, subjects
-from guestwire.errors import ConfigError
+from guestwire import client, codec, settings, subjects
+from guestwire.errors import ConfigError, TransientError
 from guestwire.follower import Follower
 from guestwire.health import split_address
 from guestwire.jetstream import Bus
 from guestwire.lifecycle import cancel
 from guestwire.logs import logger
 from guestwire.settings import Settings
+from guestwire.snapshot import GuestRef
 
 log = logger("api")
 
@@ -80,13 +83,15 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
     bus = Bus(settings.nats, "api")
     cache = Cache()
     follower = Follower(bus, subjects.pattern(cluster=settings.cluster), cache)
-    metrics = Metrics(cache, connected=lambda: bus.connected, skipped=lambda: follower.skipped)
+    metrics = Metrics(cache, connected=lambda: bus.connected, skipped=lambda: follower.skipped, api=settings.api)
     allow_connections(settings.api.connections)
-    api = Api(cache, metrics, Limits(connections=settings.api.connections), security.access)
+    limits = Limits(connections=settings.api.connections)
+    api = Api(cache, metrics, limits, security.access, partial(read_now, bus, settings), History(bus, settings.cluster))
     server = Server(config(api, settings.shutdown_grace, security.tls))
 
     async def follow() -> None:
         if await bus.open(stop):
+            cache.purged = await purged(bus, settings.publish.retention)
             await follower.run()
 
     following = asyncio.create_task(follow())
@@ -97,6 +102,7 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
     try:
         await asyncio.wait((following, serving, securing, stopping), return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
+        api.end()
         await serving
         for task in (following, securing):
             if task.done():
@@ -104,6 +110,30 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
     finally:
         await cancel(following, securing, serving, stopping)
         await bus.close()
+
+
+async def read_now(bus: Bus, settings: Settings, ref: GuestRef, kind: str) -> Mapping[str, int]:
+    """Have a guest's kind read by its collector. Raises TransientError."""
+    return await client.read_now(bus, ref, cluster=settings.cluster, kind=kind, timeout=settings.api.read_timeout)
+
+
+async def purged(bus: Bus, retention: float) -> int | None:
+    """
+    The revision up to which guests that went may have left the stream: the last one of before the retention, as far as
+    it is still there. None when that cannot be found out. (A retention of 0 keeps them.)
+    """
+    if not retention:
+        return 0
+    since = codec.timestamp(codec.now() - timedelta(seconds=retention))
+    request = {"next_by_subj": subjects.STREAM_SUBJECT, "start_time": since, "batch": 1}
+    for pause in (1, 3, 0):
+        try:
+            first = await bus.get(request, "first message within the retention")
+        except TransientError:
+            await asyncio.sleep(pause)
+        else:
+            return first[0].revision - 1 if first else None
+    return None
 
 
 def config(api: Api, grace: float, tls: Tls | None = None) -> uvicorn.Config:

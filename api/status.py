@@ -20,6 +20,13 @@ class Metadata(msgspec.Struct, frozen=True):
     """ListMeta, always empty here."""
 
 
+class Cause(msgspec.Struct, frozen=True):
+    """metav1.StatusCause."""
+
+    reason: str
+    message: str
+
+
 class Details(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
     """What the error is about."""
 
@@ -27,6 +34,7 @@ class Details(msgspec.Struct, rename="camel", omit_defaults=True, frozen=True):
     group: str = ""
     kind: str = ""
     retry_after_seconds: int = 0
+    causes: tuple[Cause, ...] = ()
 
 
 class Status(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
@@ -68,6 +76,20 @@ def not_read(group: Group, name: str, kind: str, why: str = "") -> Answer:
         why = f"it is read where collect.{kind} is set, and on demand"
     message = f'{kind} of {group.singular} "{name}" has not been read{f": {why}" if why else ""}'
     return Status(message=message, reason="NotFound", details=_guest(group, name), code=404).answer()
+
+
+def no_answer(group: Group, name: str, kind: str, why: str, age: float | None) -> Answer:
+    """504: the guest was asked, as the client wished, and did not answer; `age` of the last value in seconds."""
+    last = "nothing is known of it" if age is None else f"the last value is {age:.0f} s old"
+    message = f'{kind} of {group.singular} "{name}" could not be read now: {why}; {last}'
+    return Status(message=message, reason="Timeout", details=_guest(group, name), code=504).answer()
+
+
+def too_many_readings() -> Answer:
+    """429: as many guests are read on demand as may be."""
+    message = "too many guests are being read on demand"
+    details = Details(retry_after_seconds=1)
+    return Status(message=message, reason="TooManyRequests", details=details, code=429).answer(b"retry-after: 1\r\n")
 
 
 def not_caught_up() -> Answer:
@@ -112,8 +134,21 @@ def head_too_large() -> Answer:
 
 
 def bad_request(problem: str) -> Answer:
-    """What came is no HTTP request."""
+    """What came is no HTTP request, or asks for what cannot be."""
     return Status(message=problem, reason="BadRequest", code=400).answer()
+
+
+def expired(what: str) -> Answer:
+    """410: what changed since that revision cannot be told any more."""
+    return Status(message=f"{what} is too old; list anew", reason="Expired", code=410).answer()
+
+
+def not_reached(revision: int, current: int) -> Answer:
+    """504: the stream is not that far here yet (k8s.io/apiserver, NewTooLargeResourceVersionError)."""
+    cause = Cause(reason="ResourceVersionTooLarge", message="Too large resource version")
+    details = Details(retry_after_seconds=1, causes=(cause,))
+    message = f"Timeout: Too large resource version: {revision}, current: {current}"
+    return Status(message=message, reason="Timeout", details=details, code=504).answer(b"retry-after: 1\r\n")
 
 
 def internal_error() -> Answer:

@@ -150,10 +150,9 @@ async def eventually(condition: Callable[[], Awaitable[bool]], what: str, timeou
 
 def agent_state(ref: GuestRef, uid: str, **facts: Any) -> AgentState:
     """Of a running guest with a connected agent, but for what `facts` say."""
-    usual: dict[str, Any] = {"phase": Phase.RUNNING, "channel": True, "connected": True, "since": codec.now()}
-    return AgentState(
-        namespace=ref.namespace, name=ref.name, uid=uid, domain="d", domain_uuid=uid, host="h", **(usual | facts)
-    )
+    usual: dict[str, Any] = {"host": "h", "phase": Phase.RUNNING, "channel": True, "connected": True}
+    usual["since"] = codec.now()
+    return AgentState(namespace=ref.namespace, name=ref.name, uid=uid, domain="d", domain_uuid=uid, **(usual | facts))
 
 
 def users(*names: str) -> UserList:
@@ -166,13 +165,13 @@ class Alone(Site):
 
     def __init__(self, port: int, api: CountingApi) -> None:
         super().__init__(port)
-        self._api = api
+        self.api = api
         self.cache = api.cache
 
     @property
     def asked(self) -> int:
         """Requests that reached the application."""
-        return self._api.asked
+        return self.api.asked
 
     def agent(self, *, ref: GuestRef = VM, uid: str = "u1", **facts: Any) -> int:
         """Say something about a guest's agent."""
@@ -215,6 +214,12 @@ async def serving(limits: Limits) -> AsyncIterator[Alone]:
     finally:
         server.should_exit = True
         await task
+
+
+@pytest.fixture(name="serving")
+def _serving() -> Any:
+    """The server with limits of one's own."""
+    return serving
 
 
 @pytest.fixture
@@ -285,13 +290,13 @@ Start = Callable[..., Awaitable[World]]
 async def started(nats_server: NatsServer) -> AsyncIterator[Start]:
     """Starts the API's own `main`, and a collector's connection unless told not to `connect`."""
     stop = asyncio.Event()
-    port = free_port()
     bus = Bus(settings.Nats(servers=(nats_server.url,)), "collector")
     tasks: list[asyncio.Task[None]] = []
 
     async def start(*, connect: bool = True) -> World:
         if connect:
             await bus.open(stop)
+        port = free_port()
         tasks.append(asyncio.create_task(main(api_settings(nats_server, port), stop)))
         world = World(nats_server, bus, port)
         async with world.connected_patiently():

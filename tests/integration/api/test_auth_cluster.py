@@ -461,7 +461,7 @@ def test_settings_of_the_pod(objects: list[dict[str, Any]]) -> None:
 def test_the_role_names_every_kind(objects: list[dict[str, Any]]) -> None:
     """The roles for readers cover what is served, and nothing else."""
     roles = {each["metadata"]["name"]: each["rules"] for each in objects if each["kind"] == "ClusterRole"}
-    ours = {"guests", *(f"guests/{kind}" for kind in GUESTWIRE.kinds)}
+    ours = {"guests", *(f"guests/{kind}" for kind in GUESTWIRE.subresources)}
     kubevirts = {f"virtualmachineinstances/{kind}" for kind in KUBEVIRT.kinds}
 
     assert [ours] == [set(rule["resources"]) for rule in roles["guestwire-view"]]

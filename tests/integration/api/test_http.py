@@ -241,7 +241,7 @@ async def test_not_acceptable(alone: Any, path: str) -> None:
         f"{GUEST}/weather",
         f"{GUEST}/userlist/more",
         f"{GUEST.replace('/v1/', '/v2/')}/userlist",
-        GUEST,
+        GUEST.replace("/v1/", "/v2/"),
         "/%ff%fe",
     ],
 )

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from api import answers, status
-from api.app import conditional, label
+from api.answers import conditional
+from api.app import label
 from api.discovery import DOCUMENTS
 from api.groups import GUESTWIRE, KUBEVIRT
 from guestwire.kinds import BODIES
@@ -159,14 +160,16 @@ def test_our_own_group_speaks_in_its_own_name(answer: answers.Answer, code: int,
 
 
 def test_resources_of_the_groups() -> None:
-    """Discovery names every group, and every kind as a subresource of its group's resource."""
+    """Discovery names every group, our resource, and every kind as a subresource of its group's."""
     documents = {path: msgspec.json.decode(answer.body) for path, answer in DOCUMENTS.items()}
 
     assert ["guestwire.io", "subresources.kubevirt.io"] == [group["name"] for group in documents["/apis"]["groups"]]
     for group, version in ((GUESTWIRE, "v1"), (KUBEVIRT, "v1"), (KUBEVIRT, "v1alpha3")):
         listed = documents[f"/apis/{group.name}/{version}"]
         assert f"{group.name}/{version}" == listed["groupVersion"]
-        assert [f"{group.resource}/{kind}" for kind in group.kinds] == [entry["name"] for entry in listed["resources"]]
+        parts = [f"{group.resource}/{name}" for name in group.subresources]
+        own = ["guests"] if group is GUESTWIRE else []
+        assert own + parts == [entry["name"] for entry in listed["resources"]]
     assert set(BODIES) == set(GUESTWIRE.kinds)
 
 

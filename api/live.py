@@ -1,0 +1,198 @@
+"""
+The live page's stream: rows of guests as server-sent events (HTML Living Standard, 9.2).
+
+A position in the order of changes, as for watches (`watch`), is the id of every event, so a client that comes back
+with Last-Event-ID goes on where it was, the beginning included: first come all guests in slices, in the same order. A
+row is a guest in a line (`summary`), made and encoded once for all who look on.
+
+    reset   everything that was told before is void; rows follow
+    rows    {"gone": [[NAMESPACE, NAME], …], "rows": [ROW, …]}: apply `gone` first
+    level   {"revision": …, "newest": …}: all has been told; sent again every few seconds, as a sign of life
+    end     come back without an id: this stream's positions mean nothing any more
+
+What changes often is told no more than four times a second, as it is then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from api import fleet
+from api.answers import ranges
+from api.cache import Cache
+from api.guest import Guest
+from api.summary import Summary, summarize
+
+EVENTS = "text/event-stream"
+
+SLICE = 200
+"""Guests of an event, and between two pauses in which others have their turn."""
+
+PAUSE = 0.25
+"""Seconds between two events to a client that knows everything."""
+
+SIGN = 5.0
+"""Seconds between signs of life."""
+
+LONGEST = 1800.0
+"""Seconds after which a client has to come again, and be allowed to; up to twice that, so that not all come at once."""
+
+
+class Row(Summary, frozen=True, kw_only=True):
+    """A guest in a line, with its name and the revision of the newest message about it."""
+
+    namespace: str
+    name: str
+    revision: int
+
+
+class Level(msgspec.Struct, frozen=True):
+    """How far the stream has been told: its revision and the time of its newest message, in seconds since the epoch."""
+
+    revision: int
+    newest: float
+
+
+class Rows:
+    """Rows as JSON, each made once per change of its guest; as many as there are guests, at most twice."""
+
+    def __init__(self, guests: fleet.Fleet) -> None:
+        self._fleet = guests
+        self._made: dict[int, tuple[Guest, int, bytes]] = {}
+
+    def of(self, guest: Guest) -> bytes:
+        """The row of this moment."""
+        made = self._made.get(id(guest))
+        if made and made[0] is guest and made[1] == guest.revision:
+            return made[2]
+        ref, summary = guest.ref, summarize(guest)
+        facts = {field: getattr(summary, field) for field in Summary.__struct_fields__}
+        row = msgspec.json.encode(
+            Row(namespace=_printable(ref.namespace), name=_printable(ref.name), revision=guest.revision, **facts)
+        )
+        if len(self._made) > 2 * len(self._fleet.guests) + 1024:
+            self._made.clear()
+        self._made[id(guest)] = (guest, guest.revision, row)
+        return row
+
+
+def wanted(accept: bytes) -> bool:
+    """Whether a watch is to be told as events."""
+    return any(media == EVENTS for media, _ in ranges(accept)) if EVENTS.encode() in accept.lower() else False
+
+
+class Live(Response):
+    """
+    One client's stream of the guests of a scope, from the position it says it knows. `valid` tells whether it may go
+    on; who makes that false wakes the fleet's sleepers.
+    """
+
+    def __init__(
+        self, cache: Cache, rows: Rows, scope: fleet.Scope, last_event_id: bytes, valid: Callable[[], bool]
+    ) -> None:
+        super().__init__()
+        self._cache = cache
+        self._fleet = cache.fleet
+        self._generation = cache.fleet.generation
+        self._rows = rows
+        self._scope = scope
+        self._valid = valid
+        self._sleeper = fleet.Sleeper(cache.fleet, scope)
+        self._left = False
+        known = int(last_event_id) if last_event_id.isdigit() and len(last_event_id) < 19 else -1
+        self._resumes = self._fleet.floor <= known <= self._fleet.revision
+        self._told = known if self._resumes else 0
+        """All changes up to this revision have been told."""
+        self._floor = self._fleet.floor
+        """That it may have missed who went before that, was looked at."""
+        self._known = self._told if self._resumes else self._fleet.revision
+        """Who went up to this revision, was never told to be there, or was told to have gone."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        headers = [
+            (b"content-type", EVENTS.encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+            (b"x-accel-buffering", b"no"),  # or nginx keeps events until there are many
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope["method"] != "HEAD":
+            leaving = asyncio.create_task(self._notice(receive))
+            try:
+                await self._run(send)
+            finally:
+                leaving.cancel()
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _notice(self, receive: Receive) -> None:
+        """A client that has left is noticed at once."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._left = True
+        self._wake()
+
+    async def _run(self, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + LONGEST * (1 + random.random())  # noqa: S311
+        sign, level = 0.0, False
+        first = b"retry: 2000\n\n" + (b"" if self._resumes else b"event: reset\ndata: {}\n\n")
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        while not self._left and self._valid() and loop.time() < end:
+            if self._lost():
+                await send({"type": "http.response.body", "body": b"id\nevent: end\ndata: {}\n\n", "more_body": True})
+                return
+            event = self._step()
+            behind = self._told < self._fleet.revision
+            if not behind and (not level or loop.time() >= sign):
+                event += self._event(b"level", msgspec.json.encode(Level(self._told, self._cache.newest)))
+                level, sign = True, loop.time() + SIGN
+            if event:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+            if behind:
+                await asyncio.sleep(0)
+            else:
+                timer = loop.call_at(min(sign, end), self._wake)
+                self._told = await self._sleeper.sleep(self._told)
+                timer.cancel()
+                await asyncio.sleep(PAUSE)
+
+    def _wake(self) -> None:
+        self._sleeper.wake(self._fleet.revision + 1)
+
+    def _lost(self) -> bool:
+        """Whether it cannot go on: positions of another stream, or too far behind to know who went."""
+        floor = self._fleet.floor if self._fleet.floor > self._floor else 0
+        return self._generation != self._fleet.generation or self._told < floor
+
+    def _step(self) -> bytes:
+        changes, self._told = self._fleet.since(self._told, SLICE)
+        rows, gone = [], []
+        for ref, revision in {change.guest.ref: change.revision for change in changes if self._within(change)}.items():
+            if guest := self._fleet.guests.get(ref):
+                rows.append(self._rows.of(guest))
+            elif revision > self._known:
+                gone.append((_printable(ref.namespace), _printable(ref.name)))
+        if not rows and not gone:
+            return b""
+        return self._event(b"rows", b'{"gone":%b,"rows":[%b]}' % (msgspec.json.encode(gone), b",".join(rows)))
+
+    def _within(self, change: fleet.Change) -> bool:
+        namespace, name = self._scope
+        ref = change.guest.ref
+        return namespace in {None, ref.namespace} and name in {None, ref.name}
+
+    def _event(self, name: bytes, data: bytes) -> bytes:
+        """JSON has no line breaks of its own, so it is one line of data."""
+        return b"id: %d\nevent: %b\ndata: %b\n\n" % (self._told, name, data)
+
+
+def _printable(text: str) -> str:
+    """Names that are no proper Unicode are told as well as can be."""
+    return text.encode(errors="replace").decode()

@@ -1,0 +1,44 @@
+// All guests as the stream tells them, in memory.
+
+/** What tells a guest from any other; a name cannot hold the character between. */
+export const keyOf = (namespace, name) => `${namespace}\u0000${name}`;
+
+/** Digits compare as numbers: vm2 comes before vm10. */
+const natural = (text) => text.toLowerCase().replace(/\d+/g, (digits) => digits.padStart(12, "0"));
+
+/** A row of the stream with what is looked at often, made once. */
+function prepared(row) {
+  row.key = keyOf(row.namespace, row.name);
+  row.order = `${natural(row.namespace)}\u0000${natural(row.name)}`;
+  row.seen = row.observedAt ? Date.parse(row.observedAt) : 0;
+  row.used = row.fullest ? row.fullest.used : -1;
+  row.count = row.users ? row.users.length : -1;
+  row.os ??= "";
+  row.address ??= "";
+  row.search = [
+    row.namespace, "/", row.name, " ", row.agent, " ", row.phase, " ", row.host, " ", row.os, " ", row.address, " ",
+    row.hostname ?? "", " ", row.kernel ?? "", " ", row.version ?? "", " ", row.users ? row.users.join(" ") : "",
+  ].join("").toLowerCase();
+  return row;
+}
+
+export class Fleet {
+  rows = new Map();
+
+  reset() {
+    this.rows.clear();
+  }
+
+  /** Take in an event; whether guests came or went, or `moves(before, row)` says so of one that changed. */
+  apply({ gone, rows }, moves) {
+    let moved = false;
+    for (const [namespace, name] of gone) moved = this.rows.delete(keyOf(namespace, name)) || moved;
+    for (const each of rows) {
+      const row = prepared(each);
+      const before = this.rows.get(row.key);
+      moved ||= !before || moves(before, row);
+      this.rows.set(row.key, row);
+    }
+    return moved;
+  }
+}
