@@ -16,6 +16,7 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from datetime import datetime
+from itertools import count
 from typing import NamedTuple, Protocol
 
 import nats.errors
@@ -32,6 +33,9 @@ HEARTBEAT = 2.0
 
 SILENCE = 3 * HEARTBEAT
 """Seconds without a word after which the consumer is taken for lost: its server restarted, or its stream is gone."""
+
+TURN = 32
+"""Messages taken before others have their turn."""
 
 log = logger("follower")
 
@@ -161,8 +165,10 @@ class Follower:
                 await asyncio.wait_for(self._again.wait(), SILENCE - silent)
 
     async def _take_all(self, arrived: asyncio.Queue[Delivery]) -> None:
-        while True:
+        for number in count(1):
             await self._take(await arrived.get())
+            if not number % TURN:
+                await asyncio.sleep(0)  # a queue that is never empty does not wait
 
     async def _take(self, msg: Delivery) -> None:
         self._heard = asyncio.get_running_loop().time()
