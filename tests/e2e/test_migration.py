@@ -18,7 +18,7 @@ from collectors.domain import Domain
 from collectors.host import Hint, Moving, NotRunning, OnHint
 from collectors.replies import AgentInfo
 from collectors.schedule import MOMENT
-from guestwire import client, codec
+from guestwire import client, codec, subjects
 from guestwire.errors import AgentUnresponsive
 from guestwire.jetstream import Bus
 from guestwire.settings import Nats, Publish
@@ -271,11 +271,9 @@ async def test_gone_while_a_message_is_on_the_way(bus: Bus) -> None:
     parts = tuple(map(codec.part, (Kind.USERLIST, Kind.FILESYSTEMLIST), lists, (now, now)))
     publisher = JetStreamPublisher(bus, "c", Publish())
     running = asyncio.create_task(publisher.run())
-    publisher.offer(GuestSnapshot(ref, "uid", "one", parts, codec.new_trace_id()))
-    while Kind.USERLIST not in publisher.revisions(ref):  # noqa: ASYNC110 - there as it is sent
-        await asyncio.sleep(0)
-    publisher.forget(ref)
-    await publisher.settled(ref)
+    async with bus.client.listening(subjects.subject("c", ref, Kind.USERLIST), lambda _first: publisher.forget(ref)):
+        publisher.offer(GuestSnapshot(ref, "uid", "one", parts, codec.new_trace_id()))
+        await publisher.settled(ref)
     assert [Kind.USERLIST] == [message.address.kind async for message in client.follow(bus, live=False)]
 
     publisher.offer(GuestSnapshot(ref, "uid", "one", parts, codec.new_trace_id()))
