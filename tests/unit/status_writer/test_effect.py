@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
+from guestwire.logs import Said
 from guestwire.snapshot import GuestRef
 from status_writer.effect import ATTEMPTS, IN_A_ROW, Effect
 
@@ -30,7 +33,7 @@ def test_in_a_row_they_mean_something(caplog: pytest.LogCaptureFixture) -> None:
 
     assert (False, True) == (held, effect.holds)
     assert ["the API server takes patches and keeps its own status", "patches have an effect again"] == [
-        str(record.msg) for record in caplog.records
+        said.event for record in caplog.records if isinstance(said := cast("object", record.msg), Said)
     ]
 
 
