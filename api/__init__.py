@@ -8,7 +8,9 @@ Filled from the stream by guestwire.follower, served from memory; the only packa
     status     errors, as Kubernetes Status objects
     discovery  what API clients read first
     metrics    what there is to measure
-    app        routes
+    app        routes; names, as paths give them
+    guests     the resource: get, list, watch, Table; lists, watch and live on streams, history
+    fleet      the order of changes, in which every list, watch and page is a position
     protocol   answers a cache hit before the application is asked
     server     the process
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from email.utils import formatdate
 from functools import lru_cache
 
 import msgspec
 from starlette.responses import Response
+from starlette.types import Send
 
 JSON = "application/json"
 NOSNIFF = b"x-content-type-options: nosniff\r\n"
@@ -127,6 +128,16 @@ def respond(answer: Answer) -> Response:
     return response
 
 
+def streamed(content_type: str, *more: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """The header lines of an answer whose length nobody knows yet."""
+    return [*Answer(200, b"content-type: %b\r\n" % content_type.encode(), NO_STORE + NOSNIFF, b"").headers(), *more]
+
+
+async def send_part(send: Send, body: bytes) -> None:
+    """Bytes of such an answer, and there may be more."""
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
 async def packed(answer: Answer, headers: Iterable[tuple[bytes, bytes]]) -> Answer:
     """Compressed, if it is large and the client accepts that; then its ETag is a weak one (RFC 9110, 8.8.1)."""
     if len(answer.body) < GZIP_FROM:
@@ -149,7 +160,21 @@ def accepts_gzip(accept_encoding: bytes) -> bool:
 @lru_cache(maxsize=256)
 def ranges(accept: bytes) -> tuple[tuple[str, dict[str, str]], ...]:
     """The media ranges of an Accept header with their parameters, what is liked best first (RFC 9110, 12.5.1)."""
-    found: list[tuple[float, str, dict[str, str]]] = []
+    found = sorted(_weighed(accept), key=lambda each: -each[0])
+    return tuple((media, parameters) for weight, media, parameters in found if weight > 0)
+
+
+@lru_cache(maxsize=256)
+def accepts_json(accept: bytes) -> bool:
+    """Whether an Accept header lets JSON through; the most specific range decides (RFC 9110, 12.5.1)."""
+    quality: dict[str, float] = {}
+    for weight, media, _ in _weighed(accept):
+        quality[media] = max(weight, quality.get(media, 0.0))
+    return next((quality[media] > 0 for media in (JSON, "application/*", "*/*") if media in quality), False)
+
+
+def _weighed(accept: bytes) -> Iterator[tuple[float, str, dict[str, str]]]:
+    """The ranges as they stand there: weight, media, other parameters. No header is as good as any range."""
     for text in (accept.decode("latin-1") if accept.strip() else "*/*").split(","):
         media, *rest = (part.strip() for part in text.split(";"))
         parameters = {name.lower(): value for name, _, value in (part.partition("=") for part in rest)}
@@ -157,23 +182,4 @@ def ranges(accept: bytes) -> tuple[tuple[str, dict[str, str]], ...]:
             weight = float(parameters.pop("q", "1"))
         except ValueError:
             weight = 1.0
-        found.append((weight, media.lower(), parameters))
-    found.sort(key=lambda each: -each[0])
-    return tuple((media, parameters) for weight, media, parameters in found if weight > 0)
-
-
-@lru_cache(maxsize=256)
-def accepts_json(accept: bytes) -> bool:
-    """Whether an Accept header lets JSON through; the most specific range decides (RFC 9110, 12.5.1)."""
-    if not accept.strip():
-        return True
-    quality: dict[str, float] = {}
-    for text in accept.decode("latin-1").lower().split(","):
-        media, *parameters = (part.strip() for part in text.split(";"))
-        weights = [value for value in parameters if value.startswith("q=")]
-        try:
-            weight = float(weights[0][2:]) if weights else 1.0
-        except ValueError:
-            weight = 1.0
-        quality[media] = max(weight, quality.get(media, 0.0))
-    return next((quality[media] > 0 for media in (JSON, "application/*", "*/*") if media in quality), False)
+        yield weight, media.lower(), parameters

@@ -8,7 +8,6 @@ Routes match the path as it was sent, so that an escaped slash stays inside the 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from urllib.parse import unquote
 
 import msgspec
 from starlette.applications import Starlette
@@ -28,10 +27,10 @@ from api.groups import GROUPS, GUESTWIRE, Group
 from api.guests import Guests
 from api.history import History
 from api.metrics import Metrics
+from api.names import guest_at
 from api.options import OptionError
 from api.static import Page
 from guestwire.health import readiness
-from guestwire.snapshot import GuestRef
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -119,7 +118,7 @@ class Api:
             headers = request.scope["headers"]
             if not accepts_json(joined(headers, b"accept")):
                 return respond(status.not_acceptable())
-            ref = GuestRef(*(unquote(at[key], errors="surrogatepass") for key in ("namespace", "name")))
+            ref = guest_at(at)
             try:
                 wish = Wish.of(request.query_params)
             except OptionError as error:

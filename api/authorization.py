@@ -17,13 +17,14 @@ import re
 import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs
 
 import msgspec
 
 from api import status
 from api.answers import Answer
 from api.identity import Headers, Unauthenticated
+from api.names import plain, printable
 from guestwire.errors import TransientError
 from guestwire.logs import logger
 
@@ -65,9 +66,9 @@ class Attributes(msgspec.Struct, frozen=True):
         _, group, version, *rest = parts
         namespace = ""
         if rest[0] == "namespaces" and len(rest) > 2:
-            namespace, rest = _plain(rest[1]), rest[2:]
+            namespace, rest = plain(rest[1]), rest[2:]
         resource, name, subresource = (*rest, "", "")[:3]
-        name = _plain(name)
+        name = plain(name)
         if reads and not name:
             asked = parse_qs(query, keep_blank_values=True)
             verb = "list" if asked.get("watch", ["false"])[-1].lower() in {"false", "0"} else "watch"
@@ -86,9 +87,7 @@ class Attributes(msgspec.Struct, frozen=True):
             subject = f"{self.resource}.{self.group}{name} is forbidden"
             what = f"resource {_quoted(resource)} in API group {_quoted(self.group)} {where}"
         message = f"{subject}: User {_quoted(user)} cannot {self.verb} {what}" + (f": {reason}" if reason else "")
-        details = status.Details(
-            name=_printable(self.name), group=_printable(self.group), kind=_printable(self.resource)
-        )
+        details = status.Details(name=printable(self.name), group=printable(self.group), kind=printable(self.resource))
         return status.Status(message=message, reason="Forbidden", details=details, code=403).answer()
 
 
@@ -259,14 +258,5 @@ def _put(memory: dict[Any, Any], key: Any, value: Any) -> None:
     memory[key] = value
 
 
-def _plain(segment: str) -> str:
-    """As the application takes a segment of a path."""
-    return unquote(segment, errors="surrogatepass")
-
-
-def _printable(text: str) -> str:
-    return text.encode(errors="replace").decode()
-
-
 def _quoted(text: str) -> str:
-    return msgspec.json.encode(_printable(text)).decode()
+    return msgspec.json.encode(printable(text)).decode()

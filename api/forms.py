@@ -13,6 +13,7 @@ import msgspec
 
 from api.groups import GUESTWIRE, KINDS
 from api.guest import Guest, Labels
+from api.names import printable
 
 API_VERSION = f"{GUESTWIRE.name}/{GUESTWIRE.versions[0]}"
 META = "meta.k8s.io/v1"
@@ -138,7 +139,7 @@ OBJECTS, PARTIAL = Objects(), Partial()
 def metadata(guest: Guest, revision: int) -> bytes:
     """Metadata of a guest, of which something was said in that revision."""
     uid = guest.presence.uid if guest.presence else ""
-    name, namespace = (text.encode(errors="replace").decode() for text in (guest.ref.name, guest.ref.namespace))
+    name, namespace = map(printable, (guest.ref.name, guest.ref.namespace))
     return _encoder.encode(ObjectMeta(str(revision), name, namespace, uid, guest.labels))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from urllib.parse import unquote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,9 +15,9 @@ from api.cache import Cache
 from api.forms import Form
 from api.groups import GUESTWIRE
 from api.guest import NEVER, Guest
+from api.names import guest_at, plain
 from api.options import OptionError, Options
 from api.selectors import Selector, select
-from guestwire.snapshot import GuestRef
 
 INCLUDES = ("Metadata", "Object", "None")
 
@@ -45,7 +44,7 @@ class Guests:
         namespace = request.path_params.get("namespace")
         try:
             options = Options.of(request.query_params)
-            selector = select(None if namespace is None else _plain(namespace), options.labels, options.fields)
+            selector = select(None if namespace is None else plain(namespace), options.labels, options.fields)
         except OptionError as error:
             return respond(status.bad_request(str(error)))
         headers = request.scope["headers"]
@@ -79,7 +78,7 @@ class Guests:
         form = _form(request)
         if isinstance(form, Answer):
             return respond(form)
-        ref = GuestRef(_plain(request.path_params["namespace"]), _plain(request.path_params["name"]))
+        ref = guest_at(request.path_params)
         if not self._cache.caught_up:
             return respond(status.not_caught_up())
         guest = self._cache.guest(ref)
@@ -105,7 +104,3 @@ def _form(request: Request) -> Form | Answer:
     if include not in INCLUDES:
         return status.bad_request(f"includeObject: {include[:40]!r} is none of {', '.join(INCLUDES)}")
     return lists.negotiate(joined(request.scope["headers"], b"accept"), include) or status.not_acceptable()
-
-
-def _plain(segment: str) -> str:
-    return unquote(segment, errors="surrogatepass")

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
-from urllib.parse import unquote
 
 import msgspec
 from starlette.requests import Request
@@ -24,6 +23,7 @@ from api import status
 from api.answers import Answer, accepts_json, joined, of_bytes, packed, respond
 from api.cache import Cache
 from api.groups import GUESTWIRE
+from api.names import guest_at
 from guestwire import subjects
 from guestwire.difference import Difference, difference
 from guestwire.errors import ContractError, TransientError
@@ -137,8 +137,7 @@ class History:
                 return respond(status.not_acceptable())
             if not cache.caught_up:
                 return respond(status.not_caught_up())
-            at = request.path_params
-            ref = GuestRef(*(unquote(at[key], errors="surrogatepass") for key in ("namespace", "name")))
+            ref = guest_at(request.path_params)
             there = cache.guest(ref) is not None
             return respond(await packed(await self.answer(ref, request.query_params, there=there), headers))
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api import status
-from api.answers import GZIP_FROM, JSON, Answer, of_bytes, ranges
+from api.answers import GZIP_FROM, JSON, Answer, of_bytes, ranges, respond, send_part, streamed
 from api.cache import Cache
 from api.fleet import Fleet
 from api.forms import OBJECTS, PARTIAL, Form, ListMeta
@@ -82,22 +82,15 @@ class Listing(Response):
             if len(pending) >= GZIP_FROM:
                 break
         else:
-            await _send_whole(of_bytes(200, pending), send)
+            await respond(of_bytes(200, pending))(scope, receive, send)
             return
-        head = [
-            (b"content-type", JSON.encode()),
-            (b"cache-control", b"no-store"),
-            (b"x-content-type-options", b"nosniff"),
-        ]
-        head.append((b"vary", b"Accept-Encoding"))
         packer = zlib.compressobj(1, wbits=31) if self._gzip else None
-        if packer:
-            head.append((b"content-encoding", b"gzip"))
+        head = streamed(JSON, (b"vary", b"Accept-Encoding"), *([(b"content-encoding", b"gzip")] if packer else ()))
         await send({"type": "http.response.start", "status": 200, "headers": head})
         generation = self._fleet.generation
         while pending:
             body = packer.compress(pending) if packer else pending
-            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await send_part(send, body)
             if generation != self._fleet.generation:
                 return  # cut off: what would follow belongs to another list
             pending = await anext(chunks, b"")
@@ -132,8 +125,3 @@ class Listing(Response):
     def _selected(self, guest: Guest) -> bool:
         ref = guest.ref
         return self._selector.within((ref.namespace, ref.name)) and self._selector.selects(guest.labels)
-
-
-async def _send_whole(answer: Answer, send: Send) -> None:
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers()})
-    await send({"type": "http.response.body", "body": answer.body})

@@ -20,13 +20,14 @@ import random
 from collections.abc import Callable
 
 import msgspec
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
 from api import fleet
-from api.answers import ranges
+from api.answers import ranges, send_part
 from api.cache import Cache
 from api.guest import Guest
+from api.names import printable
+from api.streams import Stream
 from api.summary import Summary, summarize
 
 EVENTS = "text/event-stream"
@@ -74,7 +75,7 @@ class Rows:
         ref, summary = guest.ref, summarize(guest)
         facts = {field: getattr(summary, field) for field in Summary.__struct_fields__}
         row = msgspec.json.encode(
-            Row(namespace=_printable(ref.namespace), name=_printable(ref.name), revision=guest.revision, **facts)
+            Row(namespace=printable(ref.namespace), name=printable(ref.name), revision=guest.revision, **facts)
         )
         if len(self._made) > 2 * len(self._fleet.guests) + 1024:
             self._made.clear()
@@ -87,66 +88,34 @@ def wanted(accept: bytes) -> bool:
     return any(media == EVENTS for media, _ in ranges(accept)) if EVENTS.encode() in accept.lower() else False
 
 
-class Live(Response):
-    """
-    One client's stream of the guests of a scope, from the position it says it knows. `valid` tells whether it may go
-    on; who makes that false wakes the fleet's sleepers.
-    """
+class Live(Stream):
+    """The guests of a scope, from the position that the client says it knows."""
+
+    content_type = EVENTS
+    head = ((b"x-accel-buffering", b"no"),)  # or nginx keeps events until there are many
 
     def __init__(
         self, cache: Cache, rows: Rows, scope: fleet.Scope, last_event_id: bytes, valid: Callable[[], bool]
     ) -> None:
-        super().__init__()
+        super().__init__(cache.fleet, scope, valid)
         self._cache = cache
-        self._fleet = cache.fleet
-        self._generation = cache.fleet.generation
         self._rows = rows
         self._scope = scope
-        self._valid = valid
-        self._sleeper = fleet.Sleeper(cache.fleet, scope)
-        self._left = False
         known = int(last_event_id) if last_event_id.isdigit() and len(last_event_id) < 19 else -1
-        self._resumes = self._fleet.floor <= known <= self._fleet.revision
+        self._resumes = self._floor <= known <= self._fleet.revision
         self._told = known if self._resumes else 0
-        """All changes up to this revision have been told."""
-        self._floor = self._fleet.floor
-        """That it may have missed who went before that, was looked at."""
         self._known = self._told if self._resumes else self._fleet.revision
         """Who went up to this revision, was never told to be there, or was told to have gone."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        headers = [
-            (b"content-type", EVENTS.encode()),
-            (b"cache-control", b"no-store"),
-            (b"x-content-type-options", b"nosniff"),
-            (b"x-accel-buffering", b"no"),  # or nginx keeps events until there are many
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        if scope["method"] != "HEAD":
-            leaving = asyncio.create_task(self._notice(receive))
-            try:
-                await self._run(send)
-            finally:
-                leaving.cancel()
-        await send({"type": "http.response.body", "body": b""})
-
-    async def _notice(self, receive: Receive) -> None:
-        """A client that has left is noticed at once."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._left = True
-        self._wake()
 
     async def _run(self, send: Send) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + LONGEST * (1 + random.random())  # noqa: S311
         sign, level = 0.0, False
         first = b"retry: 2000\n\n" + (b"" if self._resumes else b"event: reset\ndata: {}\n\n")
-        await send({"type": "http.response.body", "body": first, "more_body": True})
+        await send_part(send, first)
         while not self._left and self._valid() and loop.time() < end:
             if self._lost():
-                await send({"type": "http.response.body", "body": b"id\nevent: end\ndata: {}\n\n", "more_body": True})
+                await send_part(send, b"id\nevent: end\ndata: {}\n\n")
                 return
             event = self._step()
             behind = self._told < self._fleet.revision
@@ -154,22 +123,12 @@ class Live(Response):
                 event += self._event(b"level", msgspec.json.encode(Level(self._told, self._cache.newest)))
                 level, sign = True, loop.time() + SIGN
             if event:
-                await send({"type": "http.response.body", "body": event, "more_body": True})
+                await send_part(send, event)
             if behind:
                 await asyncio.sleep(0)
             else:
-                timer = loop.call_at(min(sign, end), self._wake)
-                self._told = await self._sleeper.sleep(self._told)
-                timer.cancel()
+                await self._sleep(min(sign, end))
                 await asyncio.sleep(PAUSE)
-
-    def _wake(self) -> None:
-        self._sleeper.wake(self._fleet.revision + 1)
-
-    def _lost(self) -> bool:
-        """Whether it cannot go on: positions of another stream, or too far behind to know who went."""
-        floor = self._fleet.floor if self._fleet.floor > self._floor else 0
-        return self._generation != self._fleet.generation or self._told < floor
 
     def _step(self) -> bytes:
         changes, self._told = self._fleet.since(self._told, SLICE)
@@ -178,7 +137,7 @@ class Live(Response):
             if guest := self._fleet.guests.get(ref):
                 rows.append(self._rows.of(guest))
             elif revision > self._known:
-                gone.append((_printable(ref.namespace), _printable(ref.name)))
+                gone.append((printable(ref.namespace), printable(ref.name)))
         if not rows and not gone:
             return b""
         return self._event(b"rows", b'{"gone":%b,"rows":[%b]}' % (msgspec.json.encode(gone), b",".join(rows)))
@@ -191,8 +150,3 @@ class Live(Response):
     def _event(self, name: bytes, data: bytes) -> bytes:
         """JSON has no line breaks of its own, so it is one line of data."""
         return b"id: %d\nevent: %b\ndata: %b\n\n" % (self._told, name, data)
-
-
-def _printable(text: str) -> str:
-    """Names that are no proper Unicode are told as well as can be."""
-    return text.encode(errors="replace").decode()

@@ -14,6 +14,7 @@ import msgspec
 
 from api.forms import META, OBJECTS, ListMeta, bookmark_of, partial
 from api.guest import Guest
+from api.names import printable
 from api.summary import Summary, summarize
 
 UNKNOWN = "<unknown>"
@@ -90,7 +91,7 @@ class Table:
 def _cells(name: str, summary: Summary, now: float) -> list[str | int]:
     fullest = summary.fullest
     return [
-        name.encode(errors="replace").decode(),
+        printable(name),
         summary.agent,
         summary.os or UNKNOWN,
         summary.address or UNKNOWN,

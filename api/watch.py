@@ -12,18 +12,18 @@ import random
 from collections.abc import Callable
 from functools import lru_cache
 
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
 from api import status
-from api.answers import JSON, Answer
+from api.answers import JSON, Answer, send_part
 from api.cache import Cache
-from api.fleet import UNKNOWN, Change, Sleeper
+from api.fleet import UNKNOWN, Change
 from api.forms import INITIAL_EVENTS_END, Form
 from api.guest import Guest
 from api.lists import PATIENCE
 from api.options import Options
 from api.selectors import Selector
+from api.streams import Stream
 
 STEP = 64
 """Changes looked at before others have their turn."""
@@ -47,57 +47,32 @@ async def refusal(cache: Cache, options: Options) -> Answer | None:
     return None
 
 
-class Watch(Response):
-    """One client's watch. `valid` tells whether it may go on; who makes that false wakes the fleet's sleepers."""
+class Watch(Stream):
+    """What a selector lets through, from the revision that is asked for."""
+
+    content_type = JSON
 
     def __init__(
         self, cache: Cache, options: Options, selector: Selector, form: Form, valid: Callable[[], bool]
     ) -> None:
-        super().__init__()
-        self._fleet = cache.fleet
-        self._generation = cache.fleet.generation
+        super().__init__(cache.fleet, selector.scope, valid)
         self._options = options
         self._selector = selector
         self._form = form
-        self._valid = valid
-        self._sleeper = Sleeper(cache.fleet, selector.scope)
-        self._left = False
         fresh = options.any_revision if options.initial_events is None else options.initial_events
         self._told = 0 if fresh else options.revision if not options.any_revision else self._fleet.revision
-        """All changes up to this revision have been told."""
         self._initial = self._fleet.revision
         self._level = not fresh
         """Whether all guests have been told that were there at the beginning, in revision `initial`."""
-        self._floor = self._fleet.floor
-        """Who went before that, is of no interest."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        headers = [
-            (b"content-type", JSON.encode()),
-            (b"cache-control", b"no-store"),
-            (b"x-content-type-options", b"nosniff"),
-        ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        if scope["method"] != "HEAD":
-            await send({"type": "http.response.body", "body": b"", "more_body": True})
-            leaving = asyncio.create_task(self._notice(receive))
-            self._fleet.watches += 1
-            try:
-                await self._run(send)
-            finally:
-                self._fleet.watches -= 1
-                leaving.cancel()
-        await send({"type": "http.response.body", "body": b""})
-
-    async def _notice(self, receive: Receive) -> None:
-        """A client that has left is noticed at once."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._left = True
-        self._wake()
 
     async def _run(self, send: Send) -> None:
+        self._fleet.watches += 1
+        try:
+            await self._tell(send)
+        finally:
+            self._fleet.watches -= 1
+
+    async def _tell(self, send: Send) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + (self._options.timeout or SHORTEST * (1 + random.random()))  # noqa: S311
         mark = loop.time() + BOOKMARKS
@@ -108,23 +83,17 @@ class Watch(Response):
                 lines = self._bookmark({})
                 mark = loop.time() + BOOKMARKS
             if lines:
-                await send({"type": "http.response.body", "body": b"".join(lines), "more_body": True})
+                await send_part(send, b"".join(lines))
             if problem:
                 return
             if self._told < self._fleet.revision:
                 await asyncio.sleep(0)
             elif not lines:
-                timer = loop.call_at(min(mark, end), self._wake)
-                self._told = await self._sleeper.sleep(self._told)
-                timer.cancel()
-
-    def _wake(self) -> None:
-        self._sleeper.wake(self._fleet.revision + 1)
+                await self._sleep(min(mark, end))
 
     def _problem(self) -> bytes:
-        """Why it cannot go on: revisions of another stream, or too far behind."""
-        floor = self._fleet.floor if self._fleet.floor > self._floor else 0
-        if self._generation == self._fleet.generation and self._told >= floor:
+        """Why it cannot go on, to be told at the end."""
+        if not self._lost():
             return b""
         return b'{"type":"ERROR","object":%b}\n' % status.expired(f"resource version {self._told}").body
 

@@ -45,7 +45,7 @@ class Feed:
     def __init__(
         self, bus: Bus, pattern: str, *, after: int | None = None, stream: datetime | None = None, size: int = BACKLOG
     ) -> None:
-        self._follower = _PlacedFollower(bus, pattern, self, after, stream)
+        self._follower = Follower(bus, pattern, self, after=after, stream=stream)
         self._following: asyncio.Task[None] | None = None
         self._waiting: deque[Message | Begin | Complete] = deque()
         self._size = size
@@ -93,6 +93,7 @@ class Feed:
 
     def begin(self) -> None:
         """The present values follow."""
+        assert self._follower.stream is not None  # noqa: S101 - it is known by now
         self._put(Begin(self._follower.stream))
 
     def apply(self, message: Message) -> Awaitable[None] | None:
@@ -113,19 +114,3 @@ class Feed:
 
     async def _until_room(self) -> None:
         await self._room.wait()
-
-
-class _PlacedFollower(Follower):
-    """A follower that may be told which stream its revision is of, and tells which one it reads."""
-
-    def __init__(
-        self, bus: Bus, pattern: str, sink: Feed, after: int | None = None, stream: datetime | None = None
-    ) -> None:
-        super().__init__(bus, pattern, sink, after=after)
-        self._stream = stream
-
-    @property
-    def stream(self) -> datetime:
-        """When the stream was created; known from `begin` on."""
-        assert self._stream is not None  # noqa: S101
-        return self._stream

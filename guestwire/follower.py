@@ -63,14 +63,16 @@ class Follower:
     With `after` it begins behind that revision instead of with the present values, as long as the stream has it.
     """
 
-    def __init__(self, bus: Bus, pattern: str, sink: Sink, *, after: int | None = None) -> None:
+    def __init__(
+        self, bus: Bus, pattern: str, sink: Sink, *, after: int | None = None, stream: datetime | None = None
+    ) -> None:
         self.skipped = 0
         """Messages that do not follow the contract."""
         self._bus = bus
         self._pattern = pattern
         self._sink = sink
-        self._stream: datetime | None = None
-        """When the stream that is read was created, which tells it from another of its name."""
+        self.stream = stream
+        """When the stream that is read was created, which tells it from another of its name; known from `begin` on."""
         self._revision = after or 0
         self._resumes = after is not None
         self._complete_at = 0
@@ -122,8 +124,8 @@ class Follower:
 
     def _place(self, stream: StreamInfo) -> None:
         """Where to begin: behind the last revision if this is the stream it was of, else with the present values."""
-        same = stream.created == self._stream or (self._stream is None and self._resumes)
-        self._stream = stream.created
+        same = stream.created == self.stream or (self.stream is None and self._resumes)
+        self.stream = stream.created
         self._resumes = self._resumes and same and stream.state.last_seq >= self._revision
         if not self._resumes:
             self._revision = 0
