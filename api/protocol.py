@@ -6,6 +6,9 @@ answer goes to the transport at once, without a task, a scope or an event. Every
 application, which gives the same bytes: errors, other paths and spellings, requests with a body, pipelined requests
 behind one that is being answered, clients that do not read, whom nothing is known of.
 
+A client says the same in all its requests but for the path. So what followed the path is remembered once uvicorn's
+parser has read it, and a request that repeats it to the byte, and whose path is one of the cache's, is not parsed.
+
 The class also keeps time, as uvicorn does only for idle connections that have had an answer: every connection has a
 deadline for its next step, and `Server` sweeps over them once a second.
 """
@@ -15,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import math
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import httptools
 from uvicorn.config import Config
@@ -33,7 +36,22 @@ READS = frozenset((b"GET", b"HEAD"))
 NOT_SIMPLE = frozenset((b"content-length", b"transfer-encoding", b"expect", b"upgrade"))
 """Headers of requests that have a body, or want another protocol."""
 
+VERSION = b" HTTP/1.1\r\n"
+
+WORDINGS = 4
+"""Different ways to ask that a connection remembers at once."""
+
+WORDING_BYTES = 4096
+"""Longer ones are not worth remembering."""
+
 STATUS_LINES = {int(code): f"HTTP/1.1 {int(code)} {code.phrase}\r\n".encode() for code in HTTPStatus}
+
+
+class Wording(NamedTuple):
+    """What the parser made of the header lines of a GET without a body."""
+
+    headers: list[tuple[bytes, bytes]]
+    if_none_match: bytes
 
 
 class CacheProtocol(HttpToolsProtocol):
@@ -57,8 +75,13 @@ class CacheProtocol(HttpToolsProtocol):
         """When the client must have taken what was written, while the socket is full."""
         self._peer = ""
         self._asker: Asker | None = None
+        self._wordings: dict[bytes, Wording] = {}
+        """By what follows the path. (By its hash first, with a secret seed: see `Asker`.)"""
+        self._between = True
+        """Whether the parser stands between two requests."""
+        self._begun = 0
+        """Requests that began in what was received last."""
         self._in_head = False
-        self._head_began = False
         self._head_bytes = 0
         self._answered = False
         self._simple = True
@@ -80,12 +103,18 @@ class CacheProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        self._head_bytes = self._head_bytes + len(data) if self._in_head else len(data)
-        self._head_began = False
-        super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
+        if self._between and self._wordings and self._answered_again(data):
             return
-        if self._head_began:
+        between, self._begun = self._between, 0
+        self._head_bytes = self._head_bytes + len(data) if self._in_head else len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if between and self._between and self._begun == 1 and self._answered:
+            self._remember(data)
+        if not self._in_head:
+            return
+        if self._begun:
             self.deadline = self.loop.time() + self.limits.head
             self._head_bytes = min(self._head_bytes, self.limits.head_bytes)  # other requests may have come before it
         elif self._head_bytes > self.limits.head_bytes:
@@ -121,7 +150,8 @@ class CacheProtocol(HttpToolsProtocol):
         self.headers = []
         self.expect_100_continue = False
         self._in_head = True
-        self._head_began = True
+        self._between = False
+        self._begun += 1
         self._answered = False
         self._simple = True
         self._accept = b""
@@ -144,17 +174,21 @@ class CacheProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or (self._head_bytes > self.limits.head_bytes and self._head_too_large()):
             self._answered = True  # what comes behind the last answer of a connection is not read
             return
-        answer = self._cached()
+        method, answer = self.parser.get_method(), None
+        if self._simple and method in READS and accepts_json(self._accept):
+            answer = self._cached(self.url)
         if answer is None:
             self._pass_on()
         else:
-            self._answer(answer)
+            keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
+            self._answer(answer, keep_alive=keep_alive, head_only=method == b"HEAD")
 
     def on_body(self, body: bytes) -> None:
         if not self._answered:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._between = True
         if not self._answered:
             super().on_message_complete()
 
@@ -171,22 +205,43 @@ class CacheProtocol(HttpToolsProtocol):
         """Whether the application is still at work for this connection; the newest cycle ends last."""
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _cached(self) -> Answer | None:
+    def _cached(self, path: bytes) -> Answer | None:
         """The answer to be given here, if there is one."""
-        if not self._simple or self._busy or self.flow.write_paused or self.parser.get_method() not in READS:
-            return None
         cache = self.api.cache
-        answer = cache.answers.get(self.url)
-        if answer is None or not cache.caught_up or len(answer.body) >= GZIP_FROM or not accepts_json(self._accept):
+        answer = cache.answers.get(path)
+        if answer is None or not cache.caught_up or len(answer.body) >= GZIP_FROM:
             return None
-        if self._asker is not None and not self._asker.granted(self.headers, self.url):
+        if self._busy or self.flow.write_paused:
+            return None
+        if self._asker is not None and not self._asker.granted(self.headers, path):
             return None
         return conditional(answer, self._if_none_match)
 
-    def _answer(self, answer: Answer) -> None:
+    def _answered_again(self, data: bytes) -> bool:
+        """Answer what differs from an earlier request in nothing but the path; False when it must be parsed."""
+        line, _, rest = data.partition(VERSION)
+        wording = self._wordings.get(rest)
+        if wording is None or not line.startswith(b"GET "):
+            return False
+        self.headers, self._if_none_match = wording
+        answer = self._cached(line[4:])
+        if answer is None:
+            return False
+        self._unset_keepalive_if_required()
+        self._answer(answer, keep_alive=True)
+        return True
+
+    def _remember(self, data: bytes) -> None:
+        """Of a single request that was received whole, and answered here on a connection that is kept."""
+        line = b"%b %b%b" % (self.parser.get_method(), self.url, VERSION)
+        if len(data) - len(line) <= WORDING_BYTES and data.startswith(line):
+            if len(self._wordings) >= WORDINGS:
+                self._wordings.clear()
+            self._wordings[data[len(line) :]] = Wording(self.headers, self._if_none_match)
+
+    def _answer(self, answer: Answer, *, keep_alive: bool, head_only: bool = False) -> None:
         self._answered = True
-        keep_alive = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
-        self._write(answer, keep_alive=keep_alive, head_only=self.parser.get_method() == b"HEAD")
+        self._write(answer, keep_alive=keep_alive, head_only=head_only)
         self.server_state.total_requests += 1
         self.api.metrics.requests[answer.status, "subresource"] += 1
         self.deadline = self.loop.time() + self.limits.idle
