@@ -79,10 +79,13 @@ async def last_revision(js: JetStreamContext, bucket: str) -> int:
     return view.state.last_seq if view else 0
 
 
-async def delete(js: JetStreamContext, bucket: str, cluster: str, ref: GuestRef, last: int) -> None:
-    """Delete the keys of a guest up to a revision of the bucket's."""
+async def delete(js: JetStreamContext, bucket: str, cluster: str, ref: GuestRef, last: int, kind: str = "*") -> None:
+    """Delete the keys of a guest, or the one of a kind, up to a revision of the bucket's."""
     if last:
-        await js.purge_stream(stream(bucket), subject=subject_of_guest(bucket, cluster, ref), seq=last + 1)
+        keys = subject_of_guest(bucket, cluster, ref).removesuffix("*") + (
+            kind if kind == "*" else subjects.encode_token(kind)
+        )
+        await js.purge_stream(stream(bucket), subject=keys, seq=last + 1)
 
 
 async def _info(js: JetStreamContext, name: str) -> StreamInfo | None:

@@ -10,7 +10,7 @@ For subscribers, close to NATS: messages as they are, in order, and readings on 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import msgspec
 import nats.errors
@@ -63,7 +63,7 @@ async def follow(
     live: bool = True,
     caught_up: Callable[[], None] | None = None,
     backlog: int = BACKLOG,
-) -> AsyncIterator[Message]:
+) -> AsyncGenerator[Message, None]:
     """
     The last message per subject, then each new one, in stream order and without a gap, for ever.
 

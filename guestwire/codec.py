@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from guestwire.errors import ContractError
+from guestwire.headers import Headers
 from guestwire.kinds import BODIES
 from guestwire.snapshot import AgentState, Body, GuestRef, Kind, Part, Reading
 
@@ -70,6 +71,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+@lru_cache(maxsize=64)
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC with `Z`, microseconds kept."""
     moment = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
@@ -97,7 +99,7 @@ def event_lines(*, ref: GuestRef, uid: str, cluster: str, host: str, part: Part,
         f"ce-time: {timestamp(part.observed_at)}\r\n"
         f"ce-guestuid: {_header_value(uid)}\r\n"
         f"Nats-Msg-Id: {message_id}\r\n"
-        f"traceparent: 00-{trace_id}-{random.getrandbits(64):016x}-01\r\n"
+        f"traceparent: 00-{trace_id}-{random.getrandbits(64):016x}-00\r\n"
     )
 
 
@@ -132,7 +134,16 @@ def event_headers(
     return {name: value for name, _, value in (line.partition(": ") for line in lines.split("\r\n")[:-1])}
 
 
-class Event(msgspec.Struct, frozen=True):
+_WRITTEN = re.compile(
+    r"NATS/1\.0\r\nce-specversion: 1\.0\r\nce-source: ([!-~]+)\r\n"
+    r"ce-type: .*\r\nce-datacontenttype: .*\r\nce-dataschema: .*\r\n"
+    r"ce-id: ([!-~]+)\r\nce-subject: .*\r\nce-time: ([!-~]+)\r\nce-guestuid: ([!-~]+)\r\n"
+    r"Nats-Msg-Id: .*\r\ntraceparent: 00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\r\n(?:Nats-.*\r\n)*\r\n"
+)
+"""`event_lines` as they arrive, with what the server or the publisher adds: read at once, not by name."""
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
     """What the headers of a message say; header names in any case."""
 
     id: str
@@ -144,19 +155,30 @@ class Event(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, headers: Mapping[str, str] | None) -> Event:
         """ContractError when an attribute is missing or no time can be read."""
+        written = _WRITTEN.fullmatch(headers.raw.decode("latin-1")) if isinstance(headers, Headers) else None
+        if written:
+            source, event_id, time, uid, trace_id = written.groups()
+            return cls._made(event_id, source, uid, time, trace_id)
         given = {} if headers is None else headers
         if not all(map(given.get, ("ce-id", "ce-time", "ce-source", "ce-guestuid"))):  # written in another case?
             given = {name.lower(): value for name, value in given.items()}
+        parts = given.get("traceparent", "").split("-")
+        trace_id = parts[1] if len(parts) == 4 else ""
         try:
-            time = datetime.fromisoformat(_header_text(given["ce-time"]))
-            if time.tzinfo is None:
-                raise ValueError("ce-time without a zone")  # noqa: TRY301
-            parts = given.get("traceparent", "").split("-")
-            trace_id = parts[1] if len(parts) == 4 else ""
-            event_id, source, uid = (_header_text(given[name]) for name in ("ce-id", "ce-source", "ce-guestuid"))
-            return cls(event_id, source, uid, time, trace_id)
-        except (KeyError, ValueError) as error:
-            raise ContractError(f"CloudEvents header missing or unreadable: {error}") from error
+            event_id, source, uid, time = (given[name] for name in ("ce-id", "ce-source", "ce-guestuid", "ce-time"))
+        except KeyError as error:
+            raise ContractError(f"CloudEvents header missing: {error}") from error
+        return cls._made(event_id, source, uid, time, trace_id)
+
+    @classmethod
+    def _made(cls, event_id: str, source: str, uid: str, time: str, trace_id: str) -> Event:
+        try:
+            moment = datetime.fromisoformat(_header_text(time))
+        except ValueError as error:
+            raise ContractError(f"CloudEvents header unreadable: {error}") from error
+        if moment.tzinfo is None:
+            raise ContractError("CloudEvents header unreadable: ce-time without a zone")
+        return cls(_header_text(event_id), _header_text(source), _header_text(uid), moment, trace_id)
 
     @property
     def host(self) -> str:

@@ -5,6 +5,7 @@ Errors, named by their consequence.
       ConfigError          before anything runs: one line that names the path, exit status 2
       TransientError       retry, after `delay` seconds when it says so
         NotConnected       reconnect, then retry (libvirt, NATS, API server)
+          Unanswered       asked, and nothing was heard; whom we are connected to may be cut off himself
         AgentUnresponsive  the guest's fault: back off for this guest, never for the process
       PermanentError       the same input will fail again
         ContractError      undecodable, or a subject that is not ours
@@ -36,6 +37,10 @@ class TransientError(GuestwireError):
 
 class NotConnected(TransientError):  # noqa: N818 - a state of affairs, as libvirt and NATS call it
     """The other side is away."""
+
+
+class Unanswered(NotConnected):
+    """Nothing was heard, though the connection stands as far as anybody knows."""
 
 
 class AgentUnresponsive(TransientError):  # noqa: N818

@@ -14,15 +14,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from datetime import datetime
-from itertools import count
 from typing import NamedTuple, Protocol
 
 import nats.errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamInfo
 
-from guestwire.errors import ContractError, TransientError
+from guestwire.errors import ContractError, TransientError, Unanswered
 from guestwire.jetstream import Bus, Message, translated
 from guestwire.lifecycle import backoff, cancel
 from guestwire.logs import logger
@@ -33,6 +33,9 @@ HEARTBEAT = 2.0
 
 SILENCE = 3 * HEARTBEAT
 """Seconds without a word after which the consumer is taken for lost: its server restarted, or its stream is gone."""
+
+LOOK = 30.0
+"""Seconds between two looks at the stream itself: whether it is there, and the one that is read."""
 
 TURN = 32
 """Messages taken before others have their turn."""
@@ -78,6 +81,7 @@ class Follower:
         self._complete_at = 0
         """The stream's last revision when the fill began; -1 once the sink was told."""
         self._again = asyncio.Event()
+        self._anew = False
         self._heard = 0.0
         self._waiting = False
         self._last = 0
@@ -91,6 +95,11 @@ class Follower:
         finally:
             forget()
 
+    def begin_anew(self) -> None:
+        """Read the stream from its present values: something left it of which no message tells."""
+        self._anew = True
+        self._again.set()
+
     async def _stay(self) -> None:
         pauses, said = backoff(longest=5), ""
         while True:
@@ -98,6 +107,8 @@ class Follower:
                 await self._follow()
                 pauses, said = backoff(longest=5), ""
             except TransientError as error:
+                if isinstance(error, Unanswered):
+                    self._bus.isolation.unanswered()
                 if str(error) != said:
                     said = str(error)
                     log.warning("cannot follow the stream, trying on", error=said)
@@ -113,19 +124,20 @@ class Follower:
             self._last = 0
             self._heard = asyncio.get_running_loop().time()
             inbox = self._bus.client.new_inbox()
-            arrived: asyncio.Queue[Delivery] = asyncio.Queue()
-            async with self._bus.client.listening(inbox, arrived.put_nowait), _meanwhile(self._take_all(arrived)):
+            arrived = _Arrived()
+            async with self._bus.client.listening(inbox, arrived.add), _meanwhile(self._take_all(arrived)):
                 consumer = await self._bus.js.add_consumer(self._bus.settings.stream, self._config(inbox))
                 if (await self._info()).created != stream.created:
                     return
+                self._bus.isolation.answered()
                 if not consumer.num_pending and not (consumer.delivered and consumer.delivered.consumer_seq):
                     self._complete()
                 await self._until_lost()
 
     def _place(self, stream: StreamInfo) -> None:
         """Where to begin: behind the last revision if this is the stream it was of, else with the present values."""
-        same = stream.created == self.stream or (self.stream is None and self._resumes)
-        self.stream = stream.created
+        same = not self._anew and (stream.created == self.stream or (self.stream is None and self._resumes))
+        self.stream, self._anew = stream.created, False
         self._resumes = self._resumes and same and stream.state.last_seq >= self._revision
         if not self._resumes:
             self._revision = 0
@@ -134,7 +146,11 @@ class Follower:
             self._complete_at = stream.state.last_seq or 1
 
     async def _info(self) -> StreamInfo:
-        return await self._bus.js.stream_info(self._bus.settings.stream)
+        """Raises Unanswered where the one who answers does not know who leads the stream: he is cut off."""
+        info = await self._bus.js.stream_info(self._bus.settings.stream)
+        if info.cluster and not info.cluster.leader:
+            raise Unanswered(f"stream {info.config.name}: it has no leader as far as this server knows")
+        return info
 
     def _config(self, inbox: str) -> ConsumerConfig:
         return ConsumerConfig(
@@ -150,12 +166,17 @@ class Follower:
             idle_heartbeat=HEARTBEAT,
             mem_storage=True,
             num_replicas=1,
-            inactive_threshold=30,
+            inactive_threshold=5,  # nobody comes back to it: whoever was cut off makes another
         )
 
     async def _until_lost(self) -> None:
         loop = asyncio.get_running_loop()
+        look = loop.time() + LOOK
         while not self._again.is_set():
+            if loop.time() >= look:  # a server that is cut off has heartbeats to give, and no news
+                look = loop.time() + LOOK
+                if (await self._info()).created != self.stream:
+                    return
             if self._waiting:  # the sink is slow, and the server waits for it
                 self._heard = loop.time()
             silent = loop.time() - self._heard
@@ -166,14 +187,15 @@ class Follower:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._again.wait(), SILENCE - silent)
 
-    async def _take_all(self, arrived: asyncio.Queue[Delivery]) -> None:
-        for number in count(1):
-            await self._take(await arrived.get())
-            if not number % TURN:
-                await asyncio.sleep(0)  # a queue that is never empty does not wait
+    async def _take_all(self, arrived: _Arrived) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            some = await arrived.some()
+            self._heard = loop.time()
+            for msg in some:
+                await self._take(msg)
 
     async def _take(self, msg: Delivery) -> None:
-        self._heard = asyncio.get_running_loop().time()
         place = _Place.of(msg.reply)
         if place is None:
             await self._control(msg)
@@ -185,6 +207,8 @@ class Follower:
             self._again.set()
             return
         self._last = place.consumer
+        if place.stream <= self._revision:  # the server gave it twice: stored while it listed each subject's last
+            return
         try:
             applied = self._sink.apply(Message.arrived(msg, place.stream))
             if applied is not None and not isinstance(applied, bool):
@@ -225,6 +249,28 @@ class Follower:
         if self._complete_at >= 0:
             self._complete_at = -1
             self._sink.complete()
+
+
+class _Arrived:
+    """What was read and is not taken yet. Flow control bounds it."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Delivery] = deque()
+        self._any = asyncio.Event()
+
+    def add(self, delivery: Delivery) -> None:
+        """One more."""
+        self._waiting.append(delivery)
+        self._any.set()
+
+    async def some(self) -> list[Delivery]:
+        """The next ones, up to a turn; before, others have theirs."""
+        await (asyncio.sleep(0) if self._waiting else self._any.wait())
+        waiting = self._waiting
+        some = [waiting.popleft() for _ in range(min(TURN, len(waiting)))]
+        if not waiting:
+            self._any.clear()
+        return some
 
 
 class _Place(NamedTuple):

@@ -2,7 +2,7 @@
 The headers of a message as they arrived, read where they are asked for.
 
 Most messages are asked for five of their fifteen headers. Parsing all of them took a reader more time than the rest of
-the message.
+the message; `codec.Event` reads its five at once from `raw` where they stand as this project writes them.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ class Headers(Mapping[str, str]):
     its colon is found once all were read.)
     """
 
-    __slots__ = ("_all", "_raw")
+    __slots__ = ("_all", "raw")
 
     def __init__(self, raw: bytes) -> None:
-        self._raw = raw
+        self.raw = raw
+        """The block as it arrived."""
         self._all: dict[str, str] | None = None
 
     def __getitem__(self, name: str) -> str:
         if self._all is None:
-            start = self._raw.rfind(b"\r\n%b:" % name.encode())
+            start = self.raw.rfind(b"\r\n%b:" % name.encode())
             if start >= 0:
                 start += len(name) + 3
-                return self._raw[start : self._raw.find(b"\r\n", start)].strip().decode(errors="replace")
+                return self.raw[start : self.raw.find(b"\r\n", start)].strip().decode(errors="replace")
         return self._parsed()[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -42,7 +43,7 @@ class Headers(Mapping[str, str]):
 
     def _parsed(self) -> dict[str, str]:
         if self._all is None:
-            pairs = (line.partition(b":") for line in self._raw.split(b"\r\n")[1:])
+            pairs = (line.partition(b":") for line in self.raw.split(b"\r\n")[1:])
             names = ((name.strip(), value) for name, colon, value in pairs if colon)
             decoded = ((name.decode(), value) for name, value in names if name.isascii())
             self._all = {

@@ -25,7 +25,8 @@ from nats.js.client import JetStreamContext
 from guestwire import bucket, login, subjects
 from guestwire.codec import Event
 from guestwire.drift import Drift, drift, told
-from guestwire.errors import ConfigError, ContractError, NotConnected, TransientError
+from guestwire.errors import ConfigError, ContractError, NotConnected, TransientError, Unanswered
+from guestwire.isolation import Isolation
 from guestwire.lifecycle import backoff, sleep_unless
 from guestwire.logs import logger
 from guestwire.settings import Nats
@@ -39,7 +40,7 @@ DUPLICATE_WINDOW = 120.0
 """Seconds in which the server drops a message id it has seen (NATS's default)."""
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A message of the stream: where it belongs, its revision, what its headers say, and its bytes."""
 
     address: Address
@@ -66,27 +67,12 @@ def translated(what: str) -> Iterator[None]:
     """nats-py's exceptions, by consequence."""
     try:
         yield
-    except nats.errors.NoRespondersError as error:
-        raise NotConnected(f"{what}: JetStream is not available") from error
-    except (nats.errors.Error, TimeoutError, OSError) as error:
+    except (nats.errors.NoRespondersError, nats.js.errors.ServiceUnavailableError) as error:
+        raise Unanswered(f"{what}: JetStream is not available") from error
+    except TimeoutError as error:
+        raise Unanswered(f"{what}: no answer in time") from error
+    except (nats.errors.Error, OSError) as error:
         raise NotConnected(f"{what}: {error or type(error).__name__}") from error
-
-
-class _Connection(Wire):
-    """
-    A connection that is let go of at once. nats-py first waits until all is sent, and a server that stands still, or
-    whose host is gone without a word, takes nothing: without this there is no going to another one.
-    """
-
-    async def _attempt_reconnect(self) -> None:
-        self.abort()
-        await super()._attempt_reconnect()
-
-    def abort(self) -> None:
-        """End it without sending what is buffered."""
-        writer = getattr(self._transport, "_io_writer", None)
-        if isinstance(writer, asyncio.StreamWriter):
-            writer.transport.abort()
 
 
 class Bus:
@@ -99,7 +85,9 @@ class Bus:
         self.drift: tuple[Drift, ...] = ()
         """Where the stream is not as `stream_config` would make it, likewise."""
         self._name = name
-        self._client = _Connection()
+        self._client = Wire()
+        self.isolation = Isolation(lambda: self._client)
+        """Whoever asks JetStream tells it how that went."""
         self._opened = False
         self._on_reconnect: list[Callable[[], None]] = []
 
@@ -144,10 +132,12 @@ class Bus:
                 if problem != said:
                     log.warning("cannot connect to NATS, trying on", servers=self.settings.servers, error=problem)
                     said = problem
-                await self._client.close()
-                self._client = _Connection()
+                await self._start_over()
                 if await sleep_unless(stop, pause):
                     return False
+            except asyncio.CancelledError:
+                self._client.abort()
+                raise
             else:
                 self._opened = True
                 self._client.options["max_reconnect_attempts"] = -1
@@ -156,16 +146,23 @@ class Bus:
                 return True
         return False
 
+    async def _start_over(self) -> None:
+        self._client.abort()
+        await self._client.close()
+        self._client = Wire()
+
     async def close(self) -> None:
         """Send what is buffered, then disconnect."""
         if self._client.is_closed or not self._opened:
             return
-        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
-            await self._client.flush(timeout=2) if self.connected else None
-        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
-            async with asyncio.timeout(2):
-                await self._client.close()
-        self._client.abort()
+        try:
+            with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+                await self._client.flush(timeout=2) if self.connected else None
+            with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+                async with asyncio.timeout(2):
+                    await self._client.close()
+        finally:
+            self._client.abort()
 
     async def ensure_stream(self) -> None:
         """
@@ -211,17 +208,20 @@ class Bus:
                 return True
         return False
 
-    async def delete(self, cluster: str, ref: GuestRef, last: int) -> None:
+    async def delete(self, cluster: str, ref: GuestRef, last: int, *, spare: str = "") -> None:
         """
         Delete all messages about a guest up to a revision, and its keys unless there are newer messages: a guest that
-        returns in the very moment loses nothing. Raises NotConnected.
+        returns in the very moment loses nothing. A kind to be spared may have a newer message, and keeps its key.
+        Raises NotConnected.
         """
         settings = self.settings
         with translated(f"delete {ref}"):
             if settings.bucket:
                 newest = await bucket.last_revision(self.js, settings.bucket)
-                if all(message.revision <= last for message in (await self.last(cluster, ref)).values()):
-                    await bucket.delete(self.js, settings.bucket, cluster, ref, newest)
+                messages = await self.last(cluster, ref)
+                if all(message.revision <= last or kind == spare for kind, message in messages.items()):
+                    for kind in messages.keys() - {spare} if spare else ("*",):
+                        await bucket.delete(self.js, settings.bucket, cluster, ref, newest, kind)
             await self.js.purge_stream(settings.stream, subject=subjects.of_guest(cluster, ref), seq=last + 1)
 
     async def last(self, cluster: str, ref: GuestRef) -> dict[str, Message]:
@@ -263,6 +263,7 @@ class Bus:
             "error_cb": self._error,
             "disconnected_cb": self._disconnected,
             "reconnected_cb": self._reconnected,
+            "reconnect_to_server_handler": self.isolation.choose,
             **login.options(settings),
         }
 

@@ -136,6 +136,14 @@ class Publish(Section, frozen=True):
     ] = 7 * 86400.0
     workers: Annotated[Count, Meta(description="batches of snapshots on their way to NATS at once")] = 8
 
+    @property
+    def silence(self) -> float:
+        """
+        Seconds without an agent record after which nobody is taken to look at the guest: three heartbeats, for one may
+        be late and one may be lost on a server that restarts.
+        """
+        return 3 * self.heartbeat
+
 
 class Status(Section, frozen=True):
     kubeconfig: Annotated[
@@ -205,10 +213,20 @@ class Api(Section, frozen=True):
         bool,
         Meta(description="serve on other than loopback addresses without authentication or TLS, to whoever asks"),
     ] = False
+    names: Annotated[
+        tuple[str, ...],
+        Meta(description="names, besides localhost and addresses, under which it is served without TLS"),
+    ] = ()
     connections: Annotated[Count, Meta(description="connections at once; more are turned away with 503")] = 4096
     read_timeout: Annotated[
         Seconds, Meta(description="longest wait for a guest that is read because a client asked for it (maxAge)")
     ] = 10.0
+
+
+class Export(Section, frozen=True):
+    health: Annotated[
+        Listen, Meta(description="address of /healthz, /readyz and /metrics of `guestwire export --follow`")
+    ] = "127.0.0.1:9473"
 
 
 class Up(Section, frozen=True):
@@ -238,6 +256,7 @@ class Settings(Section, frozen=True):
     publish: Publish = Publish()
     status: Status = Status()
     api: Api = Api()
+    export: Export = Export()
     up: Up = Up()
     log: Log = Log()
 

@@ -49,7 +49,7 @@ class Phase(StrEnum):
     GONE = "Gone"
 
 
-class GuestRef(msgspec.Struct, frozen=True, order=True):
+class GuestRef(msgspec.Struct, frozen=True, order=True, gc=False):
     """Which guest: the key of every queue and cache."""
 
     namespace: str

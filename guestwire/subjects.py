@@ -49,7 +49,7 @@ def decode_token(token: str) -> str:
     raise ContractError(f"not a subject token of ours: {token[:80]!r}")
 
 
-class Address(msgspec.Struct, frozen=True, order=True):
+class Address(msgspec.Struct, frozen=True, order=True, gc=False):
     """Where a message belongs: the decoded subject."""
 
     cluster: str
@@ -65,10 +65,12 @@ class Address(msgspec.Struct, frozen=True, order=True):
     def parse(cls, text: str) -> Address:
         """From a NATS subject. ContractError when it is not one of ours."""
         tokens = text.split(".")
-        if len(tokens) != 6 or ".".join(tokens[:2]) != PREFIX:
+        if len(tokens) != 6 or not text.startswith(f"{PREFIX}."):
             raise ContractError(f"not a subject of ours: {text[:200]!r}")
-        cluster, namespace, name, kind = (decode_token(token) for token in tokens[2:])
-        return cls(cluster, GuestRef(namespace, name), kind)
+        _, _, cluster, namespace, name, kind = tokens
+        if not _PLAIN.match(name):  # nearly never; and there are more names than are worth remembering
+            name = decode_token(name)
+        return cls(decode_token(cluster), GuestRef(decode_token(namespace), name), decode_token(kind))
 
 
 def subject(cluster: str, ref: GuestRef, kind: str) -> str:

@@ -3,13 +3,19 @@ nats-py's client, with a short way for many messages at once.
 
 nats-py makes every message of a dictionary, wakes its flusher for each, and turns every message that arrives into an
 object, a dictionary, a queue entry and a task's turn. That is more work than the server has with it. `Wire` hands over
-messages that are framed already in large pieces, and takes what arrives as bytes where nats-py's parser calls it.
+messages that are framed already in large pieces, and takes what arrives as bytes where the parser finds it
+(`guestwire.parser`).
 Connecting and reconnecting, subscriptions, pings and the buffer are nats-py's as ever.
 
-nats-py offers no public way to do either. This relies on six private parts of it: `_send_command()` and
-`_flush_pending()` (bytes into the buffer in order, and out of it), `_process_msg()` (called for each message, raw),
-`_max_payload`, `_subs` and `Subscription._id`. No other module does, and `tests/integration/publishers/test_wire.py`
-proves that they are what is assumed here.
+A connection that is given up is let go of at once. nats-py first waits until all is sent, and a server that stands
+still, or whose host is gone without a word, takes nothing; one whose handshake failed it forgets, open.
+
+nats-py offers no public way to do any of it. This relies on eleven private parts of it: `_send_command()` and
+`_flush_pending()` (bytes into the buffer in order, and out of it), `_ps` (its parser), `_process_msg()` (called for
+each message, raw), `_max_payload`, `_subs` and `Subscription._id`; `_attempt_reconnect()` and `_connect_to_server()`
+(called before another connection is tried), `_transport` and its `_io_writer`. No other module does, and
+`tests/integration/publishers/test_wire.py` and `tests/integration/nats/test_handshake.py` prove that they are what is
+assumed here.
 """
 
 from __future__ import annotations
@@ -21,9 +27,10 @@ from itertools import count
 
 import msgspec
 import nats.errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 
 from guestwire.headers import Headers
+from guestwire.parser import RawParser, Take
 
 PIECE = 256 * 1024
 """Bytes that are handed over at once: enough to make the cost of doing so vanish."""
@@ -58,8 +65,23 @@ class Wire(Client):
         self._rounds: dict[int, _Round] = {}
         self._numbers = count()
         self._answers_to = b""
-        self._takers: dict[int, Callable[[bytes, bytes, bytes, bytes | None], None]] = {}
+        self._takers: dict[int, Take] = {}
         """By the number of a subscription, for those whose messages do not go nats-py's way."""
+        self._ps = RawParser(self, self._takers, self.stats)
+
+    def abort(self) -> None:
+        """End the connection without sending what is buffered."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if isinstance(writer, asyncio.StreamWriter):
+            writer.transport.abort()
+
+    async def _attempt_reconnect(self) -> None:
+        self.abort()
+        await super()._attempt_reconnect()
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        self.abort()
+        await super()._connect_to_server(s)
 
     async def publish_many(self, contents: Iterable[Content]) -> None:
         """
@@ -88,7 +110,7 @@ class Wire(Client):
             del self._rounds[number]
         return waiting.answers
 
-    def _requests(self, contents: Iterable[Content], waiting: _Round, inbox: str) -> Iterable[tuple[bytes, ...]]:
+    def _requests(self, contents: Iterable[Content], waiting: _Round, inbox: str) -> Iterable[bytes]:
         for index, content in enumerate(contents):
             try:
                 yield frame(content, f"{inbox}{index}", self._max_payload)
@@ -112,7 +134,7 @@ class Wire(Client):
             with contextlib.suppress(nats.errors.Error, OSError):  # the server forgets who is not connected
                 await subscription.unsubscribe()
 
-    async def _subscribe(self, subject: str, take: Callable[[bytes, bytes, bytes, bytes | None], None]) -> int:
+    async def _subscribe(self, subject: str, take: Take) -> int:
         subscription = await self.subscribe(subject)
         number: int = subscription._id  # noqa: SLF001
         self._takers[number] = take
@@ -123,24 +145,23 @@ class Wire(Client):
         self._answers_to = f"{inbox}.".encode()
         await self._subscribe(f"{inbox}.*.*", self._take_answer)
 
-    async def _hand_over(self, frames: Iterable[tuple[bytes, ...]]) -> None:
+    async def _hand_over(self, frames: Iterable[bytes]) -> None:
         piece: list[bytes] = []
-        size = messages = 0
-        for parts in frames:
-            piece += parts
-            size += sum(map(len, parts))
-            messages += 1
+        size = 0
+        for each in frames:
+            piece.append(each)
+            size += len(each)
             if size >= PIECE:
-                await self._hand_over_piece(piece, messages)
-                piece, size, messages = [], 0, 0
+                await self._hand_over_piece(piece, size)
+                piece, size = [], 0
         if piece:
-            await self._hand_over_piece(piece, messages)
+            await self._hand_over_piece(piece, size)
 
-    async def _hand_over_piece(self, piece: list[bytes], messages: int) -> None:
+    async def _hand_over_piece(self, piece: list[bytes], size: int) -> None:
         if not self.is_connected:
             raise ConnectionError("not connected")
-        self.stats["out_msgs"] += messages
-        self.stats["out_bytes"] += sum(map(len, piece))
+        self.stats["out_msgs"] += len(piece)
+        self.stats["out_bytes"] += size
         await self._send_command(b"".join(piece))  # waits while too much is buffered
         await self._flush_pending()
         task = asyncio.current_task()
@@ -184,14 +205,14 @@ class _Round:
             self.complete.set_result(None)
 
 
-def frame(content: Content, reply: str, largest: int) -> tuple[bytes, ...]:
+def frame(content: Content, reply: str, largest: int) -> bytes:
     """
-    A message as NATS's protocol has it (HPUB), in parts. Raises MaxPayloadError where headers and body together are
-    more than the server takes: it would close the connection, and nats-py counts the body alone.
+    A message as NATS's protocol has it (HPUB). Raises MaxPayloadError where headers and body together are more than the
+    server takes: it would close the connection, and nats-py counts the body alone.
     """
     block = f"NATS/1.0\r\n{content.headers}\r\n"
     total = len(block) + len(content.body)
     if total > largest:
         raise nats.errors.MaxPayloadError
     head = f"HPUB {content.subject} {reply} {len(block)} {total}\r\n{block}"
-    return head.encode("ascii"), content.body, LINE_END
+    return b"".join((head.encode("ascii"), content.body, LINE_END))

@@ -60,7 +60,7 @@ class Fleet:
         self.cache = cache
         self.refs: list[GuestRef] = []
         self._random = random.Random(seed)  # noqa: S311
-        self._agents: dict[GuestRef, AgentState] = {}
+        self.agents: dict[GuestRef, AgentState] = {}
 
     def fill(self, count: int) -> None:
         """Begin with so many guests."""
@@ -96,11 +96,11 @@ class Fleet:
         self.users(ref)
         self.disks(ref, windows=os_id == "mswindows")
 
-    def agent(self, ref: GuestRef, **facts: Any) -> None:
-        """Something about its agent; what is not said stays as it was."""
+    def agent(self, ref: GuestRef, **facts: Any) -> AgentState:
+        """Something about its agent, which is running well but for that; what was said."""
         now = codec.now()
         kinds = (Kind.GUESTOSINFO, Kind.USERLIST, Kind.FILESYSTEMLIST, Kind.INTERFACES)
-        before = self._agents.get(ref)
+        before = self.agents.get(ref)
         usual: dict[str, Any] = {
             "host": before.host if before else f"node{self._random.randrange(1, 25)}",
             "phase": Phase.RUNNING,
@@ -108,7 +108,7 @@ class Fleet:
             "connected": True,
             "responsive": True,
             "since": before.since if before else now - timedelta(seconds=self._random.expovariate(1 / 200_000)),
-            "version": "7.2.22",
+            "version": before.version if before else "7.2.22",
             "readings": {kind: Reading(now - timedelta(seconds=self._random.uniform(0, 50))) for kind in kinds},
         }
         uid = f"00000000-0000-4000-8000-{abs(hash(ref)) % 16**12:012x}"
@@ -119,8 +119,9 @@ class Fleet:
             "domain": f"{ref.namespace}_{ref.name}",
             "domain_uuid": uid,
         }
-        state = self._agents[ref] = AgentState(**(said | usual | facts))
+        state = self.agents[ref] = AgentState(**(said | usual | facts))
         self.say(ref, Kind.AGENT, state)
+        return state
 
     def users(self, ref: GuestRef) -> None:
         """Others are logged in."""
@@ -149,7 +150,7 @@ class Fleet:
     def say(self, ref: GuestRef, kind: str, body: Body) -> None:
         """A message of any kind."""
         assert isinstance(body, BODIES[kind])  # noqa: S101
-        agent = self._agents.get(ref)
+        agent = self.agents.get(ref)
         event = codec.Event("1", f"/guestwire/lab/{agent.host if agent else 'h'}", _uid(agent), codec.now(), "")
         revision = self.cache.revision + 1
         self.cache.apply(Message(Address("lab", ref, kind), revision, event, codec.encode(body), {}))

@@ -17,7 +17,7 @@ import os
 import ssl
 import subprocess
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -27,6 +27,15 @@ from lab.kube_build import KubeBinaries
 from lab.part import Part
 from lab.process import Daemon, free_port, wait_until
 
+AUDIT_POLICY = """
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - level: Request
+    resources: [{group: authorization.k8s.io, resources: [subjectaccessreviews]}]
+  - level: None
+"""
 VMI_CRD = Path(__file__).parent / "crds" / "virtualmachineinstances.yaml"
 START_SECONDS = 90.0
 """Patience with a start: 3 s are normal, a loaded machine takes many times that."""
@@ -55,6 +64,7 @@ class KubeApiserver(Part):
         self._port = port or free_port()
         self.url = f"https://127.0.0.1:{self._port}"
         self.log = self._directory / "kube-apiserver.log"
+        self._audit = self._directory / "audit.log"
 
         keys = self._directory / "keys"
         keys.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -71,6 +81,8 @@ class KubeApiserver(Part):
             "client-key-data": _inline(self._admin.key),
         }
         self.kubeconfig = self._write_kubeconfig("kubeconfig", admin)
+        self._policy = self._directory / "audit-policy.yaml"
+        self._policy.write_text(AUDIT_POLICY)
         self._daemon = Daemon([binaries.apiserver, *self._flags(serving, token_key)], log=self.log)
 
     def start(self) -> None:
@@ -93,6 +105,11 @@ class KubeApiserver(Part):
     def kill(self) -> None:
         """End it with SIGKILL; what was written stays for the next start."""
         self._daemon.kill()
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id, None when it does not run."""
+        return self._daemon.pid
 
     def kubectl(self, *args: str, input: str | None = None, check: bool = True, timeout: float = 30) -> str:  # noqa: A002
         """Run kubectl as administrator and return its standard output.
@@ -130,6 +147,11 @@ class KubeApiserver(Part):
         if isinstance(manifest, Path):
             return self.kubectl("apply", "-f", str(manifest))
         return self.kubectl("apply", "-f", "-", input=manifest)
+
+    def reviews(self) -> list[dict[str, Any]]:
+        """What others have asked it about who may do what: the specs of their SubjectAccessReviews, oldest first."""
+        lines = self._audit.read_text().splitlines() if self._audit.exists() else []
+        return [json.loads(line)["requestObject"]["spec"] for line in lines]
 
     def install_crd(self, variant: Literal["kubevirt", "status-subresource"] = "kubevirt") -> None:
         """Install the VMI definition and return when it is served; another variant replaces the present one.
@@ -185,9 +207,12 @@ class KubeApiserver(Part):
             "requestheader-allowed-names": "front-proxy-client",
             "requestheader-username-headers": "X-Remote-User",
             "requestheader-group-headers": "X-Remote-Group",
+            "requestheader-uid-headers": "X-Remote-Uid",
             "requestheader-extra-headers-prefix": "X-Remote-Extra-",
             "proxy-client-cert-file": self.front_proxy.certificate,
             "proxy-client-key-file": self.front_proxy.key,
+            "audit-policy-file": self._policy,
+            "audit-log-path": self._audit,
         }
         return [f"--{name}={value}" for name, value in flags.items()]
 

@@ -97,6 +97,11 @@ class Libvirtd(Part):
         """Whether the daemon runs."""
         return self._daemon.alive
 
+    @property
+    def pid(self) -> int | None:
+        """Its process id, None when it does not run."""
+        return self._daemon.pid
+
     @contextmanager
     def connection(self) -> Iterator[libvirt.virConnect]:
         """A new connection, closed at the end.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sysconfig
-from collections.abc import Sequence
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -16,9 +15,7 @@ from typing import Any
 
 from lab.errors import LabError
 from lab.part import Part
-from lab.process import Daemon, free_port, wait_until
-
-CLUSTER_NAME = "lab"
+from lab.process import Daemon, free_port
 
 
 class NatsServer(Part):
@@ -80,6 +77,11 @@ class NatsServer(Part):
         """Whether the server runs."""
         return self._daemon.alive
 
+    @property
+    def pid(self) -> int | None:
+        """Its process id, None when it does not run."""
+        return self._daemon.pid
+
     def healthy(self) -> bool:
         """Whether the server, JetStream and every stream of it are ready, by the server's own health check."""
         try:
@@ -107,63 +109,3 @@ class NatsServer(Part):
 
     def __repr__(self) -> str:
         return f"<NatsServer {self.name} {self.url}{'' if self.alive else ', stopped'}>"
-
-
-class NatsCluster(Part):
-    """A cluster of NATS servers: `servers` are its members, each may be stopped, killed and started by itself."""
-
-    def __init__(self, directory: Path, size: int = 3, *, config: str = "") -> None:
-        routes = [free_port() for _ in range(size)]
-        self.servers = tuple(
-            NatsServer(directory / f"n{number}", config=f"{_cluster(port, routes)}{config}")
-            for number, port in enumerate(routes)
-        )
-
-    @property
-    def urls(self) -> list[str]:
-        """Where clients connect: one address per member."""
-        return [server.url for server in self.servers]
-
-    def start(self) -> None:
-        """Start all members; returns once they have a leader and all are healthy.
-
-        Raises:
-            LabError: they do not agree on one in time.
-        """
-        for server in self.servers:
-            server.launch()
-        wait_until(self._ready, 30, f"leader of {self!r} elected")
-
-    def stop(self) -> None:
-        """Stop all members."""
-        for server in self.servers:
-            server.stop()
-
-    def kill(self) -> None:
-        """Kill all members."""
-        for server in self.servers:
-            server.kill()
-
-    def leader(self) -> NatsServer | None:
-        """The member that leads JetStream's meta group; None while the members that run know of none."""
-        for server in self.servers:
-            if server.alive:
-                try:
-                    name = server.monitor("jsz").get("meta_cluster", {}).get("leader")
-                except LabError:
-                    continue
-                for candidate in self.servers:
-                    if candidate.alive and candidate.name == name:
-                        return candidate
-        return None
-
-    def _ready(self) -> bool:
-        return self.leader() is not None and all(server.healthy() for server in self.servers)
-
-    def __repr__(self) -> str:
-        return f"<NatsCluster {', '.join(self.urls)}>"
-
-
-def _cluster(port: int, routes: Sequence[int]) -> str:
-    addresses = ", ".join(f'"nats://127.0.0.1:{route}"' for route in routes)
-    return f'cluster {{ name: {CLUSTER_NAME}, listen: "127.0.0.1:{port}", routes: [{addresses}] }}\n'

@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from guestwire import subjects
-from guestwire.errors import ConfigError, ContractError, TransientError
+from guestwire.errors import ConfigError, ContractError, TransientError, Unanswered
 from guestwire.jetstream import Bus, Message, translated
 from guestwire.lifecycle import backoff
 from guestwire.logs import logger
@@ -64,10 +64,13 @@ class Consumer:
         while not stop.is_set():
             try:
                 await self._ensure()
+                self._bus.isolation.answered()
                 self.there = True
                 pauses = backoff(longest=5)
                 await self._receive(stop)
             except TransientError as error:
+                if isinstance(error, Unanswered):
+                    self._bus.isolation.unanswered()
                 if self.there:
                     log.warning("consumer is out of reach, trying on", consumer=self._durable, error=str(error))
                 self.there = False

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
+import nats.errors
+import nats.js.errors
 import pytest
 
 from guestwire.jetstream import Bus, stream_config
@@ -13,6 +17,11 @@ from lab.nats_cluster import FragileCluster, Member
 from tests.conftest import part
 
 pytest.register_assert_rewrite("tests.integration.cluster.load")
+
+T = TypeVar("T")
+
+NO_SUITABLE_PEERS = 10005
+"""JetStream's error code for copies that it does not know where to put (JSClusterNoPeersErrF)."""
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +44,31 @@ async def stream(cluster: FragileCluster) -> AsyncIterator[Bus]:
     """A connection; the stream is new, with three copies and every message kept."""
     wanted = settings(cluster)
     async with Bus(wanted, "test") as bus:
-        await bus.js.add_stream(stream_config(wanted).evolve(max_msgs_per_subject=-1))
-        await bus.ensure_stream()
+        await patiently(bus.js.add_stream, stream_config(wanted).evolve(max_msgs_per_subject=-1))
+        await bus.ensure_stream_patiently(asyncio.Event())
         yield bus
-        await bus.js.delete_stream(wanted.stream)
+        await patiently(bus.js.delete_stream, wanted.stream)
+
+
+async def patiently(ask: Callable[[T], Awaitable[object]], what: T, within: float = 60) -> None:
+    """
+    Ask servers for what is the same when asked for twice, until they do it: they may be at an election, or, healthy by
+    their own word, not know of each other yet.
+    """
+    async with asyncio.timeout(within):
+        while True:
+            try:
+                await ask(what)
+            except (nats.errors.TimeoutError, nats.js.errors.ServiceUnavailableError):
+                pass
+            except nats.js.errors.NotFoundError:  # deleted, though the answer was lost
+                return
+            except nats.js.errors.BadRequestError as error:
+                if error.err_code != NO_SUITABLE_PEERS:
+                    raise
+            else:
+                return
+            await asyncio.sleep(0.1)
 
 
 async def leader(cluster: FragileCluster, bus: Bus) -> Member:

@@ -110,7 +110,7 @@ class Load:
         stop = asyncio.Event()
         async with Bus(publishes_to, "publisher") as bus, Bus(reads_from, "readers") as readers:
             load = cls(bus, readers)
-            await bus.ensure_stream()
+            await bus.ensure_stream_patiently(asyncio.Event())
             consumer = Consumer(readers, "c", "status-writer", load._receive)
             tasks = [
                 asyncio.create_task(work)

@@ -15,7 +15,7 @@ from lab.errors import LabError
 from lab.nats_cluster import FragileCluster, Member
 from tests.conftest import Eventually, part
 
-from .conftest import leader, settings
+from .conftest import leader, patiently, settings
 from .load import Load
 
 pytestmark = pytest.mark.lab
@@ -57,7 +57,7 @@ async def test_full(small: FragileCluster, eventually: Eventually, caplog: pytes
     """
     wanted = settings(small)
     async with Bus(wanted, "test") as bus:
-        await bus.js.add_stream(stream_config(wanted).evolve(max_msgs_per_subject=-1))
+        await patiently(bus.js.add_stream, stream_config(wanted).evolve(max_msgs_per_subject=-1))
         async with Load.on(wanted, wanted) as load:
             await load.progress()
             fill(small, (await leader(small, bus)).name)

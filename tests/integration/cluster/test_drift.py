@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
@@ -20,7 +21,7 @@ from lab.nats_cluster import FragileCluster
 from lab.paths import cache_dir
 from tests.conftest import part
 
-from .conftest import settings
+from .conftest import patiently, settings
 
 pytestmark = pytest.mark.lab
 
@@ -50,7 +51,7 @@ async def bus(cluster: FragileCluster) -> Any:
     """A connection where there is no stream yet."""
     async with Bus(settings(cluster), "test") as connection:
         yield connection
-        await connection.js.delete_stream(connection.settings.stream)
+        await patiently(connection.js.delete_stream, connection.settings.stream)
 
 
 def doctor(cluster: FragileCluster) -> dict[str, Any]:
@@ -77,10 +78,10 @@ def doctor(cluster: FragileCluster) -> dict[str, Any]:
 
 async def test_respected_and_told_once(cluster: FragileCluster, bus: Bus, caplog: pytest.LogCaptureFixture) -> None:
     """What the operator set stays as it is; one warning names all of it, and none comes again."""
-    await bus.js.add_stream(stream_config(bus.settings).evolve(**OPERATORS))
+    await patiently(bus.js.add_stream, stream_config(bus.settings).evolve(**OPERATORS))
     before = (await bus.js.stream_info(bus.settings.stream)).config
     for _ in range(3):
-        await bus.ensure_stream()
+        await bus.ensure_stream_patiently(asyncio.Event())
     after: StreamConfig = (await bus.js.stream_info(bus.settings.stream)).config
     warnings = [record.getMessage() for record in caplog.records if "operator" in record.getMessage()]
 
@@ -92,7 +93,7 @@ async def test_respected_and_told_once(cluster: FragileCluster, bus: Bus, caplog
 
 async def test_doctor_tells_what_to_do(cluster: FragileCluster, bus: Bus, program: Path, tmp_path: Path) -> None:
     """It is a note of one line; the command that it names makes the stream as we would."""
-    await bus.js.add_stream(stream_config(bus.settings).evolve(**OPERATORS))
+    await patiently(bus.js.add_stream, stream_config(bus.settings).evolve(**OPERATORS))
     finding = doctor(cluster)
     (advice,) = finding["advice"]
     command = shlex.split(advice.partition(": ")[2])
@@ -105,9 +106,9 @@ async def test_doctor_tells_what_to_do(cluster: FragileCluster, bus: Bus, progra
 
 async def test_our_own(cluster: FragileCluster, bus: Bus) -> None:
     """A stream that we made has no drift, nor has one that an operator placed and compressed."""
-    await bus.ensure_stream()
+    await bus.ensure_stream_patiently(asyncio.Event())
     assert () == bus.drift
 
     await bus.js.update_stream(stream_config(bus.settings).evolve(description="mine", metadata={"owner": "me"}))
-    await bus.ensure_stream()
+    await bus.ensure_stream_patiently(asyncio.Event())
     assert () == bus.drift

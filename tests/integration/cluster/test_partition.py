@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 import nats.errors
 import pytest
@@ -14,7 +15,7 @@ from guestwire.wire import Content
 from lab.nats_cluster import FragileCluster, Member
 
 from .conftest import leader, settings
-from .load import Load
+from .load import Load, until
 
 pytestmark = pytest.mark.lab
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.lab
 async def test_publisher_on_the_lonely_side(cluster: FragileCluster, stream: Bus, which: str) -> None:
     """
     The publisher is connected to the member that is alone, the stream's leader or not: nothing is acknowledged that the
-    two others do not take, and all of it arrives when they are one again.
+    two others do not take, so it goes to one of them, and goes on before they are one again.
     """
     leads = await leader(cluster, stream)
     lonely, other = (leads, *(one for one in cluster.members if one is not leads))[:2]
@@ -35,6 +36,10 @@ async def test_publisher_on_the_lonely_side(cluster: FragileCluster, stream: Bus
         try:
             async with Bus(settings(cluster, other), "test") as majority:
                 await elected(majority, other_than=lonely)
+            await load.progress(within=90)
+            server = load.bus.client.connected_url
+            assert server
+            assert urlsplit(lonely.url).netloc != server.netloc
         finally:
             cluster.heal()
         await load.progress()
@@ -44,7 +49,10 @@ async def test_publisher_on_the_lonely_side(cluster: FragileCluster, stream: Bus
 
 @pytest.mark.parametrize("which", ["the leader", "another"])
 async def test_readers_on_the_lonely_side(cluster: FragileCluster, stream: Bus, which: str) -> None:
-    """Publishing goes on with the two others; readers of the one that is alone miss nothing in the end."""
+    """
+    Publishing goes on with the two others; readers of the one that is alone notice that it has no news, go to another
+    one, and miss nothing.
+    """
     leads = await leader(cluster, stream)
     lonely, other = (leads, *(one for one in cluster.members if one is not leads))[:2]
     if which == "another":
@@ -54,6 +62,8 @@ async def test_readers_on_the_lonely_side(cluster: FragileCluster, stream: Bus, 
         cluster.part(lonely)
         try:
             await load.progress()
+            told = load.cache.revision
+            await until(lambda: load.cache.revision > told + 100, 120, "the readers have news")
         finally:
             cluster.heal()
         await load.settle()

@@ -1,43 +1,30 @@
-"""Real NATS servers: data across restarts, configuration, clusters."""
+"""Real NATS servers: data across restarts, configuration."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from pathlib import Path
 
 import nats
-import nats.errors
-import nats.js.errors
 import pytest
 from nats.js.api import StreamConfig
 
 from lab.errors import LabError
-from lab.nats_server import NatsCluster, NatsServer
-from lab.process import wait_until
+from lab.nats_server import NatsServer
 
 pytestmark = pytest.mark.lab
 
 
-async def publish(url: str | list[str], text: bytes, *, replicas: int = 1) -> None:
+async def publish(url: str, text: bytes) -> None:
     async with await nats.connect(url) as connection:
         stream = connection.jetstream(timeout=30)
-        await stream.add_stream(StreamConfig(name="S", subjects=["s.>"], num_replicas=replicas))
+        await stream.add_stream(StreamConfig(name="S", subjects=["s.>"]))
         await stream.publish("s.1", text)
 
 
-async def last(url: str | list[str], timeout: float = 30) -> bytes | None:  # noqa: ASYNC109
+async def last(url: str) -> bytes | None:
     async with await nats.connect(url) as connection:
-        message = await connection.jetstream(timeout=timeout).get_last_msg("S", "s.1")
+        message = await connection.jetstream(timeout=30).get_last_msg("S", "s.1")
     return message.data
-
-
-async def eventually_last(url: list[str], within: float = 60) -> bytes | None:
-    """The stream's own group elects its leader after the servers' did; a request that finds none is never answered."""
-    async with asyncio.timeout(within):
-        while True:
-            with contextlib.suppress(nats.errors.TimeoutError, nats.js.errors.ServiceUnavailableError):
-                return await last(url, timeout=1)
 
 
 async def test_restart_keeps_data(nats_server: NatsServer) -> None:
@@ -76,16 +63,3 @@ def test_side_by_side(tmp_path: Path, nats_server: NatsServer) -> None:
     with NatsServer(tmp_path / "other") as other:
         assert nats_server.url != other.url
         assert [nats_server.monitor("varz")["server_name"], other.monitor("varz")["server_name"]] == ["nats", "other"]
-
-
-async def test_cluster_survives_its_leader(tmp_path: Path) -> None:
-    """Three servers elect a leader; when it is killed the others elect another and keep the data."""
-    with NatsCluster(tmp_path) as cluster:
-        await publish(cluster.urls, b"replicated", replicas=3)
-        first = cluster.leader()
-        assert first is not None
-        first.kill()
-        wait_until(lambda: cluster.leader() not in (None, first), 30, "another leader")
-        assert await eventually_last([server.url for server in cluster.servers if server.alive]) == b"replicated"
-        first.start()
-        wait_until(lambda: all(server.healthy() for server in cluster.servers), 30, "all three healthy again")

@@ -13,7 +13,9 @@ import msgspec
 import nkeys
 import pytest
 
+from guestwire.jetstream import Bus
 from guestwire.settings import Nats
+from guestwire.snapshot import Kind, ListMeta, User, UserList
 from lab import nats_cli
 from lab.certificates import Authority
 from lab.errors import LabError
@@ -22,6 +24,8 @@ from lab.nats_server import NatsServer
 from lab.paths import cache_dir
 from lab.process import OwnedDirectory
 from tests.conftest import part
+
+from .facts import PROD, TEST, agent, fact, publish
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy" / "nats"
@@ -127,3 +131,27 @@ def guarded() -> Iterator[Guarded]:
                 raise AssertionError(str(error)) from error  # a mistake in deploy/nats, not something missing
         yield one
         one.server.stop()
+
+
+@pytest.fixture
+def made(guarded: Guarded, nats_program: Path) -> Guarded:
+    """With the streams that the administrators made, by the commands of docs/security.md."""
+    for role, name, file in (
+        ("administrator", "GUESTWIRE", "stream"),
+        ("administrator", "KV_guestwire", "bucket"),
+        ("prod-administrator", "GUESTWIRE", "namespace"),
+    ):
+        cli = guarded.cli(nats_program, role)
+        cli("stream", "add", name, "--config", str(DEPLOY / f"{file}.json"))
+    return guarded
+
+
+@pytest.fixture
+async def facts(made: Guarded) -> Guarded:
+    """With a guest in each of two namespaces, published by the collector's role."""
+    async with Bus(made.settings("collector"), "collector") as bus:
+        for ref in (PROD, TEST):
+            await publish(
+                bus, ref, fact(Kind.AGENT, agent(ref)), fact(Kind.USERLIST, UserList((User("root"),), ListMeta()))
+            )
+    return made

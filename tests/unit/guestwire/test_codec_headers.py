@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
+from guestwire import codec
 from guestwire.codec import Event
 from guestwire.errors import ContractError
 from guestwire.headers import Headers
+from guestwire.snapshot import GuestRef, Part
 
 LINES = (
     b"ce-id: i\r\nce-source: /guestwire/c/h%252F1\r\nce-guestuid: u%25\r\nce-time: 2026-02-03T04:05:06Z\r\n"
@@ -17,6 +19,7 @@ LINES = (
 )
 
 
+TEXT = st.text(min_size=1, max_size=20)
 LINE = st.one_of(st.binary(), st.sampled_from([b"a: 1", b"a:2 ", b"b : 3", b"a b: 4", b": 5", b"\xe9: 6"])).map(
     lambda line: line.replace(b"\r\n", b"")
 )
@@ -59,6 +62,25 @@ def test_event(lines: bytes) -> None:
     event = Event.of(Headers(b"NATS/1.0\r\n" + lines + b"\r\n"))
 
     assert ("h/1", "u%", "aa") == (event.host, event.uid.lower(), event.trace_id.lower())
+
+
+@given(TEXT, TEXT, TEXT, st.sampled_from([b"", b"Nats-Batch-Id: 1\r\n", b"ce-id: other\r\n", b"traceparent: x\r\n"]))
+def test_event_as_written(name: str, host: str, uid: str, further: bytes) -> None:
+    """Read at once, an event says what it says read name by name, whatever stands behind it."""
+    lines = codec.event_lines(
+        ref=GuestRef(name, name),
+        uid=uid,
+        cluster=host,
+        host=host,
+        part=Part("userlist", b"{}", "d", codec.now()),
+        message_id="m",
+        trace_id=codec.new_trace_id(),
+    )
+    headers = Headers(b"NATS/1.0\r\n" + lines.encode() + further + b"\r\n")
+    event = Event.of(headers)
+
+    assert Event.of(dict(headers)) == event
+    assert (uid, host) == (event.uid, event.host)
 
 
 def test_event_incomplete() -> None:
