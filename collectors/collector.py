@@ -16,7 +16,7 @@ from collectors.host import MakeHost
 from collectors.host_collector import HostCollector, Output, bury
 from collectors.libvirt_host import LibvirtHost
 from collectors.room import Room
-from collectors.schedule import MOMENT
+from collectors.schedule import DOUBT, MOMENT
 from collectors.sockets import LINGER, SCAN, Identity, Presence, find
 from collectors.threads import Threads
 from guestwire.errors import ConfigError, NotConnected
@@ -102,20 +102,41 @@ class Collector:
 
     async def _bury(self, stop: asyncio.Event) -> None:
         """
-        Once every host has been listed: guests that were published from here and are on none of them are gone. Where no
-        socket is, nothing can be listed; the name in the settings then says what was published from here.
+        Once every host has been listed: guests that were published from here and are on none of them are gone. One that
+        was listed and not met yet may vanish before it is, with nobody left to say so: it is asked about again. Who is
+        missing is doubted first: it may have moved to a host that has not told of it yet.
         """
-        began = time.monotonic()
-        while not await sleep_unless(stop, MOMENT):
-            listed = [host.present for host in self.hosts if host.present is not None]
-            settled = self.hosts or time.monotonic() - began >= LINGER
-            if not self._scanned or not settled or not self.names or len(listed) < len(self.hosts):
+        began, unmet, doubtful = time.monotonic(), None, set[str]()
+        while not await sleep_unless(stop, DOUBT if doubtful else MOMENT):
+            if not self._listed(began):
                 continue
-            present = set[str]().union(*listed)
+            if unmet is not None and not doubtful:
+                unmet -= self._met()
+                if not unmet:
+                    return
+                if unmet <= self._present():
+                    continue
             with contextlib.suppress(NotConnected):
-                for agent in await self._output.recall_hosts(self.names):
-                    if not any(
-                        agent.domain_uuid in known for known in (present, *(host.guests for host in self.hosts))
-                    ):
+                agents = await self._output.recall_hosts(self.names)
+                told, known = {agent.domain_uuid for agent in agents}, self._present() | self._met()
+                for agent in agents:
+                    if agent.domain_uuid in doubtful - known:
                         bury(self._output.offer, agent)
-                return
+                unmet, doubtful = told & known, told - known - doubtful
+
+    def _listed(self, began: float) -> bool:
+        """
+        Whether every host has been. Where no socket is, nothing can be listed; the name in the settings then says what
+        was published from here.
+        """
+        settled = self.hosts or time.monotonic() - began >= LINGER
+        listed = all(host.present is not None for host in self.hosts)
+        return bool(self._scanned and settled and self.names and listed)
+
+    def _present(self) -> set[str]:
+        """UUIDs of the domains that the last listings had, as far as no look has found them gone since."""
+        return set[str]().union(*(host.present or () for host in self.hosts))
+
+    def _met(self) -> set[str]:
+        """UUIDs of the guests that a host knows: their own looks tell when they are gone."""
+        return set[str]().union(*(host.guests for host in self.hosts))

@@ -14,8 +14,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
 from collectors.agent_commands import OPTIONAL_COMMANDS, SMALL, AgentCommand, Reply
 from collectors.domain import Domain
 from collectors.facts import MADE_OF, RECIPES, Recipe, recalled
@@ -24,7 +22,7 @@ from collectors.noise import Limits
 from collectors.replies import AgentInfo
 from guestwire import codec
 from guestwire.errors import ContractError
-from guestwire.snapshot import AgentState, GuestRef, GuestSnapshot, Kind, Part, Phase, Reading
+from guestwire.snapshot import AgentState, GuestSnapshot, Kind, Part, Phase, Reading
 
 BEGINNING = datetime.fromtimestamp(0, UTC)
 UNSUPPORTED = "this agent does not have the command, or it is disabled"
@@ -53,19 +51,27 @@ class Guest:
         self._told, self._told_at = 0, BEGINNING
         """The count at the last snapshot, and when that was."""
         self._limits = limits or Limits()
+        self._former: frozenset[str] = frozenset()
+        """
+        Kinds that the stream holds of this guest from before it was gone. They are said anew at once, whatever is
+        known: who reads the stream later than that must not take them for those of now.
+        """
 
     # --- what happens to it ------------------------------------------------------------------------------------
 
     def recall(self, bodies: dict[str, bytes]) -> None:
         """
         Take up what was last said about this guest (message bodies by kind). What belongs to another uid, or does not
-        decode, is left alone.
+        decode, is left alone; of a guest that was gone only the kinds are taken up.
         """
         try:
             agent = codec.decode(bodies.get(Kind.AGENT, b""), AgentState)
         except ContractError:
             return
-        if agent.uid != self.domain.uid or agent.phase is Phase.GONE:
+        if agent.uid != self.domain.uid:
+            return
+        if agent.phase is Phase.GONE:
+            self._former = frozenset(bodies)
             return
         self._changes += 1
         if agent.connected == self.connected:
@@ -74,8 +80,9 @@ class Guest:
         self.frozen = agent.frozen
         self._recall_readings(agent.readings)
         for command, fact in recalled(bodies).items():
-            self._known.setdefault(command, Known()).fact = fact
-            self._changed(command)
+            if known := self._known.get(command):  # else it was said of a guest that nobody had read
+                known.fact = fact
+                self._changed(command)
 
     def update(self, domain: Domain, now: datetime) -> bool:
         """Take the domain's present state; True when the agent has just connected."""
@@ -208,10 +215,14 @@ class Guest:
             self._listed = frozenset(listed.name for listed in info.commands if listed.enabled)
 
     def _says(self, recipe: Recipe) -> bool:
-        """Whether anything is said about a kind: the domain's side of interfaces, and what was read, or tried."""
+        """
+        Whether anything is said about a kind: the domain's side of interfaces, what was read, or tried, and what the
+        stream would else hold of former times.
+        """
         if recipe.needs_fact:
             return self._fact(recipe.regular[0]) is not None
-        return recipe.kind is Kind.INTERFACES or any(command in self._known for command in recipe.commands)
+        said = recipe.kind is Kind.INTERFACES or recipe.kind in self._former
+        return said or any(command in self._known for command in recipe.commands)
 
     def _part(self, recipe: Recipe, now: datetime) -> Part:
         known = self._known
@@ -244,16 +255,6 @@ class Guest:
                     known.observed_at = known.told_at = told.observed_at
                     known.error = error if failed == command else ""
                     known.truncated = told.truncated if command == recipe.own[0] else 0
-
-
-def gone(agent: AgentState, trace_id: str, now: datetime) -> GuestSnapshot:
-    """The last word about a guest that no longer exists: a marker in place of its agent record."""
-    last = msgspec.structs.replace(
-        agent, phase=Phase.GONE, connected=False, since=now, responsive=None, reason="", readings={}
-    )
-    return GuestSnapshot(
-        GuestRef(agent.namespace, agent.name), agent.uid, agent.host, (codec.part(Kind.AGENT, last, now),), trace_id
-    )
 
 
 def last_word(bodies: dict[str, bytes], domain: Domain) -> AgentState | None:

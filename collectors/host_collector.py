@@ -20,7 +20,7 @@ from collectors.agent_commands import AgentCommand
 from collectors.connection import Connection
 from collectors.domain import Domain
 from collectors.facts import COMMANDS
-from collectors.guest import Guest, gone, last_word
+from collectors.guest import Guest, last_word
 from collectors.host import Hint, MakeHost, Moving
 from collectors.libvirt_host import LibvirtHost
 from collectors.noise import Limits
@@ -29,6 +29,7 @@ from collectors.room import Room
 from collectors.schedule import DOUBT, MOMENT, Schedule, periods
 from guestwire import codec
 from guestwire.errors import AgentUnresponsive, NotConnected
+from guestwire.last_word import gone
 from guestwire.logs import logger
 from guestwire.pending import Pending
 from guestwire.settings import Settings
@@ -81,7 +82,7 @@ class HostCollector:
         self.uri = uri
         self.guests: dict[str, Guest] = {}
         self.present: set[str] | None = None
-        """UUIDs of the first full listing; None before it."""
+        """UUIDs of the last full listing, without those that a look has not found any more; None before the first."""
         self._settings = settings
         self._output = output
         self._pending: Pending[str] = Pending()
@@ -164,7 +165,7 @@ class HostCollector:
             self._resyncing |= (present | known) - self._hints.keys()
         for uuid in present | known:
             self._mark(uuid)
-        self.present = present if self.present is None else self.present
+        self.present = present
 
     def _hint(self, uuid: str, hint: Hint) -> None:
         metrics.HINTS.labels(self.uri, hint).inc()
@@ -228,6 +229,8 @@ class HostCollector:
             guest = None
         domain = await self._host.domain(uuid)
         if domain is None:
+            if self.present is not None:
+                self.present.discard(uuid)
             if guest is not None:
                 self._doubt(uuid, 2 * MOMENT)  # an event may be on its way that tells of a migration
                 self._resynced(uuid, corrected=True)

@@ -21,15 +21,16 @@ from collections.abc import Callable, Collection, Iterator
 import msgspec
 
 from guestwire import client, codec
-from guestwire.errors import NotConnected
+from guestwire.errors import NotConnected, Unanswered
 from guestwire.jetstream import Bus, Message
+from guestwire.last_word import is_gone
 from guestwire.logs import logger
 from guestwire.pending import Pending
 from guestwire.settings import Publish
 from guestwire.snapshot import AgentState, GuestRef, GuestSnapshot, Kind, Part, Phase
 from publishers import metrics, single
 from publishers.atomic import Batch, Refused
-from publishers.ledger import Ledger, Page, is_gone
+from publishers.ledger import Ledger, Page
 from publishers.single import Fenced, Outcome
 
 log = logger("publisher")
@@ -60,12 +61,12 @@ class JetStreamPublisher:
         self._doubtful: dict[GuestRef, str] = {}
         """Guests of which somebody published this kind in between: to be looked into before anything is said."""
         self._away = False
+        metrics.PENDING.set_function(self._pending.__len__)
 
     def offer(self, snapshot: GuestSnapshot) -> None:
         """Publish what is new in it, soon; a newer offer for the same guest replaces it."""
         self._latest[snapshot.ref] = snapshot
         self._pending.add(snapshot.ref)
-        metrics.PENDING.set(len(self._pending))
 
     async def settled(self, ref: GuestRef) -> dict[str, int]:
         """Wait until all that was offered about a guest is published; the revision of each kind."""
@@ -119,15 +120,11 @@ class JetStreamPublisher:
                 await self._catch_up(refs)
             except NotConnected as error:
                 return {ref: self._later(self._latest[ref], None, error) for ref in refs if ref in self._latest}
-            # A guest without a page was forgotten and offered again meanwhile: its key comes again.
-            known = [ref for ref in refs if ref in self._ledger]
-            snapshots = [snapshot for ref in known if (snapshot := self._latest.pop(ref, None))]
-            looks = [_Look(one, self._ledger.page(one.ref), self._ledger.news(one)) for one in snapshots]
+            looks = [look for ref in refs if (look := self._look(ref))]
             if self._bus.atomic:
                 await self._publish_together([look for look in looks if len(look.parts) > 1])
             return await self._publish_singly(looks)
         finally:
-            metrics.PENDING.set(len(self._pending))
             self._publishing.difference_update(refs)
             for ref in refs:
                 for done in self._waiting.pop(ref, []):
@@ -138,16 +135,25 @@ class JetStreamPublisher:
         """Read what is not known of the stream. Raises NotConnected."""
         unknown = [ref for ref in refs if ref not in self._ledger or ref in self._doubtful]
         for ref, messages in (await self._ledger.load_all(unknown)).items():
-            kind = self._doubtful.pop(ref, None)
-            if kind and ref in self._latest:
+            kind, snapshot, told = self._doubtful.pop(ref, None), self._latest.get(ref), messages.get(Kind.AGENT)
+            if kind and snapshot:
                 self._step_back(ref, kind, messages.get(kind))
+            elif snapshot and told and told.event.host != snapshot.host and _is_last_word(snapshot):
+                log.info("guest is on another host by now", guest=str(ref), host=told.event.host)
+                self.forget(ref)  # who told of it last has it, and is right
+
+    def _look(self, ref: GuestRef) -> _Look | None:
+        """What there is to say. A guest without a page was forgotten and offered again: its key comes again."""
+        page = self._ledger.page(ref)
+        snapshot = self._latest.pop(ref, None) if page else None
+        return _Look(snapshot, page, self._ledger.news(page, snapshot)) if page and snapshot else None
 
     async def _publish_together(self, looks: list[_Look]) -> None:
         """In batches, each all or nothing, until one is not taken."""
         while looks:
             batch, inside, outside = Batch(self._bus), list[_Look](), list[_Look]()
             for look in looks:
-                fits = batch.add([self._ledger.message(look.snapshot, part) for part in look.parts])
+                fits = batch.add([self._ledger.message(look.page, look.snapshot, part) for part in look.parts])
                 (inside if fits else outside).append(look)
             try:
                 await batch.publish()
@@ -156,7 +162,7 @@ class JetStreamPublisher:
                 return
             if not inside:
                 return
-            self._away = False
+            self._there()
             for look in inside:
                 look.parts.clear()
             looks = [look for look in outside if self._is_ours(look)]
@@ -167,18 +173,19 @@ class JetStreamPublisher:
         many seconds.
         """
         pauses: dict[GuestRef, float] = {}
+        for look in looks:
+            if not look.parts:
+                self._close_page(look.snapshot)
+        looks = [look for look in looks if look.parts]
         while looks:
-            for look in looks:
-                if not look.parts and look.snapshot.ref not in pauses:
-                    self._close_page(look.snapshot)
-            looks = [look for look in looks if look.parts and self._is_ours(look)]
             for some in _by_size(looks):
                 ours = [look for look in some if self._is_ours(look)]
-                messages = [self._ledger.message(look.snapshot, look.parts[0]) for look in ours]
+                messages = [self._ledger.message(look.page, look.snapshot, look.parts[0]) for look in ours]
                 for look, outcome in zip(ours, await single.publish(self._bus, messages), strict=True):
                     pause = self._settle(look, outcome)
                     if pause is not None:
                         pauses[look.snapshot.ref] = pause
+            looks = [look for look in looks if look.parts and self._is_ours(look)]
         return pauses
 
     def _is_ours(self, look: _Look) -> bool:
@@ -198,8 +205,10 @@ class JetStreamPublisher:
                 self._keep(look.snapshot, look.page)
                 self._ledger.forget(look.snapshot.ref)
                 return 0
-        self._away = False
+        self._there()
         del look.parts[0]
+        if not look.parts:
+            self._close_page(look.snapshot)
         return None
 
     # --- one guest ---------------------------------------------------------------------------------------------
@@ -219,9 +228,16 @@ class JetStreamPublisher:
         if not self._away:
             log.warning("cannot publish, keeping the newest snapshot of each guest", error=str(error))
         self._away = True
+        if isinstance(error, Unanswered):
+            self._bus.isolation.unanswered()
         metrics.RETRIES.inc()
         self._keep(snapshot, page)
         return RETRY
+
+    def _there(self) -> None:
+        """NATS has answered."""
+        self._away = False
+        self._bus.isolation.answered()
 
     def _keep(self, snapshot: GuestSnapshot, page: Page | None) -> None:
         """Try again later, unless there is a newer one, or the guest was forgotten meanwhile."""
@@ -230,8 +246,7 @@ class JetStreamPublisher:
 
     def _close_page(self, snapshot: GuestSnapshot) -> None:
         """After a guest's last word nothing more is known about it."""
-        first = snapshot.parts[0]
-        if first.kind == Kind.AGENT and Phase.GONE.encode() in first.body and is_gone(first.body):
+        if _is_last_word(snapshot):
             self._ledger.forget(snapshot.ref)
 
 
@@ -239,8 +254,13 @@ class _Look(msgspec.Struct, gc=False):
     """A snapshot on its way: what of it is still to be said, and the page that this follows."""
 
     snapshot: GuestSnapshot
-    page: Page | None
+    page: Page
     parts: list[Part]
+
+
+def _is_last_word(snapshot: GuestSnapshot) -> bool:
+    first = snapshot.parts[0]
+    return first.kind == Kind.AGENT and Phase.GONE.encode() in first.body and is_gone(first.body)
 
 
 def _by_size(looks: list[_Look]) -> Iterator[list[_Look]]:

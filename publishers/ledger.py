@@ -15,8 +15,9 @@ import msgspec
 from guestwire import codec, subjects
 from guestwire.errors import ContractError
 from guestwire.jetstream import Bus, Message
+from guestwire.last_word import is_gone
 from guestwire.settings import Publish
-from guestwire.snapshot import AgentState, GuestRef, GuestSnapshot, Kind, Part, Phase
+from guestwire.snapshot import GuestRef, GuestSnapshot, Kind, Part
 from guestwire.wire import Content
 
 GUESTS_PER_REQUEST = 32
@@ -123,21 +124,17 @@ class Ledger:
             # Readers have forgotten all about this guest: should it return, everything is news.
             page.last |= {kind: Last(last.revision) for kind, last in page.last.items() if kind != Kind.AGENT}
 
-    def news(self, snapshot: GuestSnapshot) -> list[Part]:
-        """The parts that the stream does not hold yet; none of a guest without a page."""
-        page = self._pages.get(snapshot.ref)
-        if page is None:
-            return []
+    def news(self, page: Page, snapshot: GuestSnapshot) -> list[Part]:
+        """The parts that the stream does not hold yet."""
         last, uid = page.last, snapshot.uid
         return [part for part in snapshot.parts if self._differs(last.get(part.kind, UNKNOWN), part, uid)]
 
-    def message(self, snapshot: GuestSnapshot, part: Part) -> Outgoing:
+    def message(self, page: Page, snapshot: GuestSnapshot, part: Part) -> Outgoing:
         """A part of a snapshot as it goes out, after what its page holds now."""
-        page = self._pages[snapshot.ref]
         last = page.last.get(part.kind, UNKNOWN)
         subject = page.subject + subjects.encode_token(part.kind)
         # The same reading sent again is the same message; the same value after another one, or a heartbeat, is not.
-        what = f"{subject} {last.revision} {part.digest} {part.observed_at}"
+        what = f"{subject} {last.revision} {part.digest} {codec.timestamp(part.observed_at)}"
         lines = codec.event_lines(
             ref=snapshot.ref,
             uid=snapshot.uid,
@@ -157,11 +154,3 @@ class Ledger:
         if part.digest != last.digest or uid != last.uid:
             return True
         return part.kind == Kind.AGENT and part.observed_at.timestamp() - last.sent >= self._heartbeat
-
-
-def is_gone(body: bytes) -> bool:
-    """Whether an agent record is a guest's last word."""
-    try:
-        return codec.decode(body, AgentState).phase is Phase.GONE
-    except ContractError:
-        return False

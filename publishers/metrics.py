@@ -13,6 +13,9 @@ SECONDS = Histogram(
 PENDING = Gauge("guestwire_publisher_pending_guests", "Guests with something to publish")
 RETRIES = Counter("guestwire_publisher_retries_total", "Snapshots kept because NATS did not answer")
 FENCED = Counter("guestwire_publisher_fenced_total", "Snapshots dropped because another publisher was faster")
+DRIFT = Gauge(
+    "guestwire_publisher_stream_drift", "Settings of the stream that an operator made other than this project would"
+)
 TOO_LARGE = Counter("guestwire_publisher_too_large_total", "Messages over the server's size limit, dropped")
 READINGS = Counter("guestwire_publisher_readings_total", "Readings on demand, by result", ["result"])
 DELETED = Counter("guestwire_publisher_deleted_guests_total", "Guests deleted from the stream, long after they went")

@@ -1,8 +1,9 @@
 """
 Guests that are gone leave the stream: `publish.retention` after its last word, all messages about a guest are deleted.
 
-Each collector does so for guests that its own hosts published last. What was published after the last word that was
-seen stays, so a guest that returns in the very moment loses nothing.
+Each collector does so for guests that its own hosts published last. Where their host is gone too, nobody did so: after
+twice the time any collector of the cluster does. What was published after the last word that was seen stays, so a guest
+that returns in the very moment loses nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from collections.abc import Callable, Collection
 from guestwire import client
 from guestwire.errors import NotConnected
 from guestwire.jetstream import Bus, Message
+from guestwire.last_word import is_gone
 from guestwire.lifecycle import sleep_unless
 from guestwire.logs import logger
 from guestwire.snapshot import GuestRef, Kind
 from publishers import metrics
-from publishers.ledger import is_gone
 
 log = logger("publisher")
 
@@ -49,8 +50,7 @@ class Retention:
         due = [
             message
             async for message in client.follow(self._bus, cluster=self._cluster, kind=Kind.AGENT, live=False)
-            if message.event.host in hosts
-            and message.event.time.timestamp() <= now - self._retention
+            if message.event.time.timestamp() <= now - self._retention * (1 if message.event.host in hosts else 2)
             and is_gone(message.body)
         ]
         for message in due:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 import nats.errors
 
-from guestwire.errors import NotConnected
+from guestwire.errors import NotConnected, Unanswered
 from guestwire.jetstream import Bus
 from guestwire.logs import logger
 from guestwire.wire import Answer
@@ -79,7 +79,9 @@ def _settle(message: Outgoing, answer: Answer) -> Outcome:
     except nats.errors.MaxPayloadError:
         return _too_large(message)
     except nats.errors.NoRespondersError:
-        return NotConnected(f"publish {message.subject}: JetStream is not available")
+        return Unanswered(f"publish {message.subject}: JetStream is not available")
+    except nats.errors.TimeoutError as error:
+        return Unanswered(f"publish {message.subject}: {error}")
     except (nats.errors.Error, msgspec.DecodeError) as error:
         return NotConnected(f"publish {message.subject}: {error or type(error).__name__}")
     if refusal := acknowledgement.error:

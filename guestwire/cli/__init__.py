@@ -24,6 +24,7 @@ COMMANDS = {
     "history": "show what became of one kind of facts about a guest",
     "diff": "show what is different between two moments",
     "get": "ask the API about a guest",
+    "forget": "have guests of a host that is gone declared gone",
     "export": "write history and present state into DuckDB or Parquet",
     "token": "make a token for the API",
     "doctor": "check what the pipeline needs, and say what to do",

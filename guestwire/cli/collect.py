@@ -31,6 +31,7 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
     from collectors.metrics import Agents  # noqa: PLC0415
     from guestwire.health import HealthServer  # noqa: PLC0415
     from guestwire.jetstream import Bus  # noqa: PLC0415
+    from publishers import stream  # noqa: PLC0415
     from publishers.jetstream import JetStreamPublisher  # noqa: PLC0415
     from publishers.ndjson import NdjsonPublisher  # noqa: PLC0415
     from publishers.readings import Readings  # noqa: PLC0415
@@ -61,6 +62,8 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
             await Readings(bus, settings.cluster, name, to_nats, collector.read_now).start()
         async with asyncio.TaskGroup() as group:
             group.create_task(publisher.run(), name="publisher")
+            if publisher is to_nats:
+                group.create_task(stream.keep(bus, stop), name="stream")
             if publisher is to_nats and settings.publish.retention:
                 retention = Retention(bus, settings.cluster, lambda: collector.names, settings.publish.retention)
                 group.create_task(retention.run(stop), name="retention")

@@ -10,8 +10,7 @@ import asyncio
 import json
 import subprocess
 import sysconfig
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import nats
@@ -31,75 +30,19 @@ from guestwire.jetstream import Bus, Message, stream_config
 from guestwire.lifecycle import cancel
 from guestwire.login import options
 from guestwire.settings import Nats, Publish
-from guestwire.snapshot import AgentState, Body, GuestRef, GuestSnapshot, Kind, ListMeta, Part, Phase, User, UserList
-from publishers.jetstream import JetStreamPublisher
+from guestwire.snapshot import GuestRef, GuestSnapshot, Kind, ListMeta, Part, Phase, UserList
+from publishers.burial import Burial
 from publishers.readings import Readings
 from publishers.retention import Retention
 from status_writer.consumer import Consumer
 from status_writer.inbox import Delivery
 
 from .conftest import DEPLOY, INBOXES, Guarded, new_seed, until
+from .facts import PROD, TEST, agent, fact, publish, publisher
 
 pytestmark = pytest.mark.lab
 
 Eventually = Callable[..., Awaitable[float]]
-PROD, TEST = GuestRef("prod", "web"), GuestRef("test", "web")
-
-
-def agent(ref: GuestRef, phase: Phase = Phase.RUNNING) -> AgentState:
-    """The record of a guest."""
-    return AgentState(
-        ref.namespace, ref.name, "u", "d", "u", "h", phase, channel=True, connected=True, since=codec.now()
-    )
-
-
-def part(kind: Kind, body: Body) -> Part:
-    """Read now."""
-    return codec.part(kind, body, codec.now())
-
-
-@asynccontextmanager
-async def publisher(bus: Bus) -> AsyncIterator[JetStreamPublisher]:
-    """At work."""
-    await bus.ensure_stream()
-    one = JetStreamPublisher(bus, "local", Publish())
-    running = asyncio.create_task(one.run())
-    try:
-        yield one
-    finally:
-        one.close()
-        await running
-
-
-async def publish(bus: Bus, ref: GuestRef, *parts: Part) -> dict[str, int]:
-    """As a collector does; the revision of each kind."""
-    async with publisher(bus) as one:
-        one.offer(GuestSnapshot(ref, "u", "h", parts, codec.new_trace_id()))
-        return await asyncio.wait_for(one.settled(ref), 30)
-
-
-@pytest.fixture
-def made(guarded: Guarded, nats_program: Path) -> Guarded:
-    """With the streams that the administrators made, by the commands of docs/security.md."""
-    for role, name, file in (
-        ("administrator", "GUESTWIRE", "stream"),
-        ("administrator", "KV_guestwire", "bucket"),
-        ("prod-administrator", "GUESTWIRE", "namespace"),
-    ):
-        cli = guarded.cli(nats_program, role)
-        cli("stream", "add", name, "--config", str(DEPLOY / f"{file}.json"))
-    return guarded
-
-
-@pytest.fixture
-async def facts(made: Guarded) -> Guarded:
-    """With a guest in each of two namespaces, published by the collector's role."""
-    async with Bus(made.settings("collector"), "collector") as bus:
-        for ref in (PROD, TEST):
-            await publish(
-                bus, ref, part(Kind.AGENT, agent(ref)), part(Kind.USERLIST, UserList((User("root"),), ListMeta()))
-            )
-    return made
 
 
 @pytest.mark.parametrize("file", ["stream", "bucket"])
@@ -145,7 +88,7 @@ async def test_collector(facts: Guarded, eventually: Eventually) -> None:
         await Readings(bus, "local", "h", one, read_now).start()
         async with Bus(facts.settings("api"), "api") as api:
             assert {"agent": 1, "userlist": 2} == {**await client.read_now(api, PROD), "agent": 1}
-        gone = part(Kind.AGENT, agent(TEST, Phase.GONE))
+        gone = fact(Kind.AGENT, agent(TEST, Phase.GONE))
         one.offer(GuestSnapshot(TEST, "u", "h", (gone,), codec.new_trace_id()))
         await asyncio.wait_for(one.settled(TEST), 30)
         deleted = await Retention(bus, "local", lambda: ["h"], 1).sweep(codec.now().timestamp() + 10)
@@ -156,6 +99,32 @@ async def test_collector(facts: Guarded, eventually: Eventually) -> None:
         assert {PROD} == left
         keys = await (await bus.js.key_value("guestwire")).keys()
         assert {"local.prod.web.agent", "local.prod.web.userlist"} == set(keys)
+
+
+@pytest.mark.parametrize("role", ["administrator", "api", "subscriber"])
+async def test_nobody_else_declares_guests_gone(facts: Guarded, role: str) -> None:
+    """What `guestwire forget` does is refused to every role but the collector's, and changes nothing."""
+    async with Bus(facts.settings("collector"), "collector") as bus:
+        [found] = await Burial(bus, "local", Publish()).of([PROD])
+        async with Bus(facts.settings(role, timeout=0.5), "forget") as other:
+            with pytest.raises(NotConnected):
+                await Burial(other, "local", Publish()).bury(found)
+        [after] = await Burial(bus, "local", Publish()).of([PROD])
+
+    assert found == after
+
+
+async def test_collector_declares_guests_gone(facts: Guarded) -> None:
+    """`guestwire forget` works in the collector's role: by host and by name, with what is kept of them."""
+    async with Bus(facts.settings("collector"), "forget") as bus:
+        burial = Burial(bus, "local", Publish())
+        assert [PROD, TEST] == [found.ref for found in await burial.of_host("h")]
+        [found] = await burial.of([TEST])
+        assert [True, True] == [await burial.bury(found), await burial.purge(TEST)]
+    async with Bus(facts.settings("subscriber"), "test") as bus:
+        left = [(m.address.ref, m.address.kind) async for m in client.follow(bus, live=False)]
+
+    assert [(PROD, "agent"), (PROD, "userlist"), (TEST, "agent")] == left
 
 
 async def test_collector_waits_for_the_administrator(guarded: Guarded, nats_program: Path) -> None:
@@ -214,7 +183,7 @@ async def test_api(facts: Guarded, eventually: Eventually) -> None:
         following = asyncio.create_task(Follower(bus, subjects.pattern(cluster="local"), taken).run())
         await eventually(lambda: taken.complete_, within=60)
         async with Bus(facts.settings("collector"), "collector") as collector:
-            await publish(collector, PROD, part(Kind.USERLIST, UserList((), ListMeta())))
+            await publish(collector, PROD, fact(Kind.USERLIST, UserList((), ListMeta())))
         await eventually(lambda: len(taken.messages) == 5, within=60)
         await cancel(following)
 
@@ -282,7 +251,7 @@ async def test_subscriber_of_a_namespace(facts: Guarded, eventually: Eventually,
         assert {f"guestwire.v1.local.prod.web.{kind}": 1 for kind in ("agent", "userlist")} == info.state.subjects
         async with Bus(facts.settings("collector"), "collector") as collector:
             for ref in (TEST, PROD):
-                await publish(collector, ref, part(Kind.USERLIST, UserList((), ListMeta())))
+                await publish(collector, ref, fact(Kind.USERLIST, UserList((), ListMeta())))
         await eventually(lambda: live, within=30)
         await bus.client.flush()
     assert ["guestwire.v1.local.prod.web.userlist"] == live

@@ -62,6 +62,17 @@ async def test_gone_for_long(bus: Bus) -> None:
     assert [] == await retention.sweep(NOW.timestamp())
 
 
+async def test_nobody_is_left_to_delete(bus: Bus) -> None:
+    """A guest that is gone, and whose host is gone too, leaves the stream by any collector, after twice the time."""
+    await publish(bus, "their1", agent("their1", Phase.GONE, NOW - 13 * DAY), host="another")
+    await publish(bus, "their2", users("a"), agent("their2", Phase.GONE, NOW - 15 * DAY), host="another")
+    await publish(bus, "their3", agent("their3", Phase.RUNNING, NOW - 30 * DAY), host="another")
+    retention = Retention(bus, "c", lambda: ["h"], (7 * DAY).total_seconds())
+
+    assert [GuestRef("ns", "their2")] == await retention.sweep(NOW.timestamp())
+    assert [("their1", "agent"), ("their3", "agent")] == await left(bus)
+
+
 async def test_returns_afterwards(bus: Bus) -> None:
     """A guest of the same name that comes later is published whole, and stays."""
     await publish(bus, "vm", users("a", at=NOW - 9 * DAY), agent("vm", Phase.GONE, NOW - 8 * DAY))
@@ -82,3 +93,16 @@ async def test_returns_in_the_same_moment(bus: Bus) -> None:
     await Retention(bus, "c", lambda: ["h"], 1)._delete(last)
 
     assert [("vm", "agent")] == await left(bus)
+
+
+async def test_last_word_of_a_host_that_lost_the_guest(bus: Bus) -> None:
+    """Who did not know that another host has told of a guest since does not say its last word; who told last does."""
+    ref = GuestRef("ns", "moved")
+    await bus.ensure_stream()
+    await publish(bus, "moved", agent("moved", Phase.RUNNING, NOW), host="a")
+    await publish(bus, "moved", agent("moved", Phase.RUNNING, NOW + DAY), host="b")
+    await publish(bus, "moved", agent("moved", Phase.GONE, NOW + 2 * DAY), host="a")
+    assert codec.decode((await bus.last("c", ref))[Kind.AGENT].body, AgentState).phase is Phase.RUNNING
+
+    await publish(bus, "moved", agent("moved", Phase.GONE, NOW + 2 * DAY), host="b")
+    assert codec.decode((await bus.last("c", ref))[Kind.AGENT].body, AgentState).phase is Phase.GONE

@@ -10,10 +10,11 @@ import pytest
 
 from collectors.agent_commands import OPTIONAL, OPTIONAL_COMMANDS, AgentCommand, OptionalKind, Reply
 from collectors.domain import Domain
-from collectors.guest import Guest, gone
+from collectors.guest import Guest
 from collectors.noise import Limits
 from collectors.replies import AgentInfo
 from guestwire import codec
+from guestwire.last_word import gone
 from guestwire.machine import (
     Clock,
     CpuStats,
@@ -232,6 +233,26 @@ def test_recall_of_another_guest() -> None:
     guest.recall({part.kind: part.body for part in known().snapshot("t").parts})
 
     assert {"agent", "interfaces"} == set(bodies(guest.snapshot("t")))
+
+
+def test_recall_of_a_guest_that_was_gone() -> None:
+    """
+    What it was known by before is taken back, kind by kind, but for those that have no form without facts; a restart
+    after that adds nothing, a reading all.
+    """
+    said = {part.kind: part.body for part in known().snapshot("t").parts}
+    said |= {part.kind: part.body for part in gone(known().state(), "t", NOW).parts}
+    guest, again = Guest(DOMAIN, "host", NOW), Guest(DOMAIN, "host", NOW)
+    guest.recall(said)
+    anew = bodies(guest.snapshot("t"))
+    assert set(said) - {row.kind for row in OPTIONAL} == set(anew)
+    assert ([], [], {}) == (anew["userlist"]["items"], anew["filesystemlist"]["items"], anew["guestosinfo"]["os"])
+    again.recall({part.kind: part.body for part in guest.snapshot("t").parts})
+    assert digests(again).items() <= digests(guest).items()
+    for command, answer in ANSWERS.items():
+        guest.read(command, Reply(answer), NOW)
+
+    assert digests(known()) == digests(guest)
 
 
 def test_recall_of_nonsense() -> None:
