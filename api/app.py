@@ -26,11 +26,15 @@ from api.fresh import Fresh, ReadNow, Wish
 from api.groups import GROUPS, GUESTWIRE, Group
 from api.guests import Guests
 from api.history import History
+from api.hosts import Hosts
 from api.metrics import Metrics
 from api.names import guest_at
 from api.options import OptionError
 from api.static import Page
 from guestwire.health import readiness
+from guestwire.logs import logger
+
+log = logger("api")
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -58,12 +62,15 @@ class Api:
         access: Access | None = None,
         read_now: ReadNow | None = None,
         history: History | None = None,
+        hosts: Hosts | None = None,
     ) -> None:
         self.cache = cache
         self.metrics = metrics
         self.limits = limits
         self.access = access
         """None where whoever asks may read."""
+        self.hosts = hosts
+        """None where every name is as good as another."""
         self._fresh = Fresh(cache, read_now)
         self._page = Page()
         self._ending = False
@@ -74,7 +81,7 @@ class Api:
             routes=[
                 *(history or History(None, "")).routes(cache),
                 *(Route(group.route, self._reader(group)) for group in GROUPS),
-                *Guests(cache, self._valid).routes(),
+                *Guests(cache, self._fresh, self._valid).routes(),
                 Route("/healthz", self._alive),
                 Route("/livez", self._alive),
                 Route("/readyz", self._ready),
@@ -94,14 +101,27 @@ class Api:
                 self.metrics.requests[message["status"], label(path)] += 1
             await send(message)
 
-        file = self._page.find(scope["method"], path, scope["headers"])
-        refusal = None if file else await self._refusal(scope, path)
-        if answer := file or refusal:
-            if file:
-                answer = conditional(file, joined(scope["headers"], b"if-none-match"))
+        try:
+            answer = await self._at_the_door(scope, path)
+        except Exception:
+            log.exception("request failed before its route", kind=label(path))
+            answer = status.internal_error()
+        if answer:
             await respond(answer)(scope, receive, counted)
-            return
-        await self._routes({**scope, "path": path, "root_path": ""}, receive, counted)
+        else:
+            await self._routes({**scope, "path": path, "root_path": ""}, receive, counted)
+
+    async def _at_the_door(self, scope: Scope, path: str) -> Answer | None:
+        """
+        What is answered before anybody looks for the path: who means another server, the page's files, who may not
+        read.
+        """
+        headers = scope["headers"]
+        if self.hosts and not self.hosts.allow(joined(headers, b"host")):
+            return status.misdirected()
+        if file := self._page.find(scope["method"], path, headers):
+            return conditional(file, joined(headers, b"if-none-match"))
+        return await self._refusal(scope, path)
 
     async def _refusal(self, scope: Scope, path: str) -> Answer | None:
         """Why this request is not for who asks. Nothing else is looked at before: a 404 would tell something, too."""

@@ -5,7 +5,8 @@ A pure structure: messages go in through `apply`, in stream order; `answers` is 
 what the application asks. What is served follows from the last message per subject, so two replicas answer the same
 whenever they started. (It takes collectors that tell everything anew about a guest that was gone or has another uid.)
 Bodies are kept as bytes and never decoded; of a guest's `agent` record what decides about an answer is kept beside
-it. A kind is served under every group that has it, by one and the same answer.
+it. A kind is served under every group that has it, by one and the same answer. Answers are made when a guest is first
+asked about, all of its kinds, and from then on with every change: most guests of a fill nobody asks about for long.
 
 The stream may be deleted and made anew, and its revisions start over. A fill, from `begin` to `complete`, is therefore
 a generation: within one, revisions only grow; what a later generation has not confirmed is dropped at its end, and
@@ -14,14 +15,18 @@ until then the old values are served, with their age.
 
 from __future__ import annotations
 
+import sys
+from datetime import datetime
+
 from api import status
 from api.answers import NOTHING_YET, Answer, of_body
 from api.fleet import Fleet
-from api.groups import KINDS, KUBEVIRT, Group
+from api.groups import GROUPS, KINDS, KUBEVIRT, Group
 from api.guest import Fact, Guest, Presence, labels_of
 from guestwire import codec
 from guestwire.jetstream import Message
 from guestwire.logs import logger
+from guestwire.settings import Publish
 from guestwire.snapshot import AgentState, GuestRef, Kind, Phase
 
 log = logger("api")
@@ -33,9 +38,14 @@ LABELLED = frozenset((Kind.AGENT, Kind.GUESTOSINFO))
 class Cache:
     """Bounded by the number of guests: one body per guest and kind, and nothing of guests that are gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, silence: float = Publish().silence) -> None:
+        self.silence = silence
+        """Seconds without an agent record after which a guest is stale (`Guest.stale`)."""
         self.answers: dict[bytes, Answer] = {}
-        """By path (`Group.path`): exactly the reads that find a body. Not to be used before `caught_up`."""
+        """
+        By path (`Group.path`): exactly the reads that find a body, of guests that were asked about before. Not to be
+        used before `caught_up`.
+        """
         self.caught_up = False
         """Whether a fill was ever completed."""
         self.revision = 0
@@ -65,6 +75,13 @@ class Cache:
 
     def complete(self) -> None:
         """Everything that was in the stream when the fill began has been applied: forget what was not in it."""
+        if self._generation > 1:
+            self._forget_former()
+        self._complete = self.caught_up = True
+        self.fleet.complete(self.revision if self._generation > 1 or self.purged is None else self.purged)
+        log.info("caught up with the stream", guests=len(self), revision=self.revision)
+
+    def _forget_former(self) -> None:
         for ref, guest in list(self._guests.items()):
             facts = {kind: fact for kind, fact in guest.facts.items() if fact.generation == self._generation}
             stale = guest.presence and guest.presence.generation != self._generation
@@ -75,9 +92,6 @@ class Cache:
                 self._settle(guest, *KINDS)
             if not guest.presence and not guest.facts:
                 del self._guests[ref]
-        self._complete = self.caught_up = True
-        self.fleet.complete(self.revision if self._generation > 1 or self.purged is None else self.purged)
-        log.info("caught up with the stream", guests=len(self), revision=self.revision)
 
     @property
     def level(self) -> bool:
@@ -104,6 +118,20 @@ class Cache:
         self.fleet.advance(message.revision)
         return True
 
+    def seen(self, ref: GuestRef, kind: str | None, at: datetime) -> None:
+        """
+        A kind was read no earlier than that, or all were, and what is told of it is what was read. Where that is no
+        news, there is no message that says so.
+        """
+        guest = self._guests.get(ref)
+        if guest is None or guest.presence is None:
+            return
+        kinds = [each for each in guest.told() if kind in {None, each} and each not in guest.presence.errors]
+        for each in kinds:
+            guest.presence.observed[each] = max(at, guest.observed_at(each))
+        if kinds:
+            self._settle(guest, *kinds)
+
     def guest(self, ref: GuestRef) -> Guest | None:
         """A guest whose agent record is known."""
         guest = self._guests.get(ref)
@@ -117,6 +145,9 @@ class Cache:
         presence = guest.presence if guest else None
         if presence is None:
             return status.not_found(group, ref.name)
+        if guest and not guest.paths:
+            guest.paths = tuple((each, each.path(ref)) for each in GROUPS)
+            self._settle(guest)
         if answer := self.answers.get(group.path(ref, kind)):
             return answer
         if not presence.running:
@@ -129,7 +160,7 @@ class Cache:
 
     def _fact(self, message: Message) -> Fact:
         event = message.event
-        return Fact(self._generation, message.revision, event.uid, event.time, message.body)
+        return Fact(self._generation, message.revision, sys.intern(event.uid), event.time, message.body)
 
     def _guest(self, ref: GuestRef) -> Guest:
         guest = self._guests.get(ref)
@@ -148,10 +179,10 @@ class Cache:
             return
         former = guest.presence
         if former and former.generation == self._generation and former.uid != presence.uid:
-            facts = dict(guest.facts)  # what is said of the new one may have come before its agent record
+            facts, paths = dict(guest.facts), guest.paths  # what is said of the new one may have come before
             self._leave(guest, guest.facts[Kind.AGENT], message.revision, replaced=True)
             guest = self._guests[ref] = Guest(ref)
-            guest.facts, guest.served = facts, True
+            guest.facts, guest.paths = facts, paths
         guest.facts[Kind.AGENT] = fact
         guest.presence = presence
         self._changed(guest, message.revision, *guest.facts)
@@ -170,12 +201,13 @@ class Cache:
 
     def _settle(self, guest: Guest, *kinds: str) -> None:
         """Make the guest's answers those of its present state; there are none of kinds that were never told."""
+        if not guest.paths:
+            return
         for kind in kinds or guest.facts:
             if fact := guest.fact(kind):
                 answer = of_body(fact.body, fact.revision, fact.changed_at, guest.observed_at(kind))
                 for key in guest.keys(kind):
                     self.answers[key] = answer
-            elif guest.served:
+            else:
                 for key in guest.keys(kind):
                     self.answers.pop(key, None)
-        guest.served = guest.presence is not None

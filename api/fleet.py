@@ -80,7 +80,9 @@ class Fleet:
 
     def complete(self, floor: int) -> None:
         """The fill is over; guests that went up to revision `floor` may have been missing from it."""
-        self._compact()
+        self._log += (Change(guest.revision, guest, UNKNOWN, guest.labels) for guest in self.guests.values())
+        self._log.sort(key=attrgetter("revision"))  # stable: who was replaced went before
+        self._most = 2 * len(self._log) + 1024
         self.names = sorted(self.guests)
         self._filled_to = max(1, self.revision)
         self.floor = floor
@@ -94,8 +96,8 @@ class Fleet:
         self.guests[guest.ref] = guest
         before, guest.labels = guest.labels, labels
         if not self._filled_to:
-            self._append(Change(guest.revision, guest, UNKNOWN, labels))
-        elif known and before == labels:
+            return  # it is told of when the fill is over
+        if known and before == labels:
             self._append(Change(guest.revision, guest, labels, labels))
         else:
             self._append(Change(guest.revision, guest, before if known else None, labels, kept=True))

@@ -10,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
-from api.groups import GROUPS, KINDS
+from api.groups import KINDS, Group
 from guestwire.snapshot import AgentState, GuestRef, Kind, Phase
 
 NEVER = datetime.fromtimestamp(0, UTC)
@@ -67,18 +68,17 @@ class Presence(msgspec.Struct, frozen=True):
 class Guest:
     """One life of a guest; facts may come before the first `agent` record, and are not served till then."""
 
-    __slots__ = ("facts", "labels", "paths", "presence", "ref", "revision", "served")
+    __slots__ = ("facts", "labels", "paths", "presence", "ref", "revision")
 
     def __init__(self, ref: GuestRef) -> None:
         self.ref = ref
-        self.paths = tuple((group, group.path(ref)) for group in GROUPS)
         self.presence: Presence | None = None
         self.facts: dict[str, Fact] = {}
         self.revision = 0
         """Of the newest message about it."""
         self.labels: Labels = {}
-        self.served = False
-        """Whether there may be answers about it."""
+        self.paths: tuple[tuple[Group, bytes], ...] = ()
+        """Where it is served, once somebody has asked about it: from then on its answers are kept ready."""
 
     def fact(self, kind: str) -> Fact | None:
         """
@@ -88,12 +88,29 @@ class Guest:
         fact, presence = self.facts.get(kind), self.presence
         if fact is None or presence is None or fact.uid != presence.uid:
             return None
-        return fact if kind == Kind.AGENT or (presence.running and presence.connected) else None
+        return fact if kind == Kind.AGENT or self.askable else None
+
+    def told(self) -> list[str]:
+        """The kinds of which there is such a fact, but for what is said of the agent."""
+        return [kind for kind in self.facts if kind != Kind.AGENT and self.fact(kind)]
+
+    @property
+    def askable(self) -> bool:
+        """Whether it runs, and its agent is there."""
+        return self.presence is not None and self.presence.running and self.presence.connected
 
     def last_known(self, kind: str) -> Fact | None:
         """The fact whether the agent is there or not; still this guest's own."""
         fact, presence = self.facts.get(kind), self.presence
         return fact if fact and presence and fact.uid == presence.uid else None
+
+    def stale(self, now: float, silence: float) -> bool:
+        """
+        Whether nobody has told of it for so many seconds: neither a change nor a heartbeat of its collector. Time alone
+        makes it so, no message; so it is no part of what is told under a revision.
+        """
+        agent = self.facts.get(Kind.AGENT)
+        return agent is not None and now - agent.changed_at.timestamp() > silence
 
     def observed_at(self, kind: str) -> datetime:
         """When a kind was last read from the guest, as far as its record tells."""
@@ -103,6 +120,21 @@ class Guest:
         """Where a kind is served."""
         name = kind.encode()
         return (path + name for group, path in self.paths if kind in group.kinds)
+
+
+class LastKnown(Guest):
+    """A guest as it is, with all that was ever known of it: also of one whose agent is away."""
+
+    __slots__ = ()
+
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest.ref)
+        self.presence, self.facts = guest.presence, guest.facts
+        self.revision, self.labels = guest.revision, guest.labels
+
+    def fact(self, kind: str) -> Fact | None:
+        """The fact whether the agent is there or not."""
+        return self.last_known(kind)
 
 
 class _System(msgspec.Struct, rename="camel", frozen=True):
@@ -138,13 +170,13 @@ def labels_of(guest: Guest) -> Labels:
             system = _info.decode(info.body).os
         except msgspec.DecodeError:  # of a version to come
             system = _System()
-    said = {
-        "agent": presence.agent,
-        "host": presence.host,
-        "os": system.id,
-        "os-version": system.version_id,
-        "phase": presence.phase,
-    }
+    return _labels(presence.agent, presence.host, system.id, system.version_id, presence.phase)
+
+
+@lru_cache(maxsize=16384)
+def _labels(agent: str, host: str, system: str, version: str, phase: str) -> Labels:
+    """Many guests have the same."""
+    said = {"agent": agent, "host": host, "os": system, "os-version": version, "phase": phase}
     return {LABELS + name: value for name, text in said.items() if (value := label_value(text))}
 
 

@@ -75,23 +75,26 @@ class GuestMetrics:
     async def text(self) -> AsyncGenerator[bytes]:
         """The whole text, in parts."""
         names = list(self._cache.fleet.names)
-        kept, series, left_out = await self._count(names)
+        kept, series, left_out, stale = await self._count(names)
         for family in self.families:
             yield family.head.encode()
             async for part in self._lines(family, names[:kept]):
                 yield part
         for name, text, value in (
+            ("guestwire_guests_stale", "Guests of which nobody has told for three heartbeats.", stale),
             ("guestwire_guest_metrics_series", "Series of guests that are shown.", series),
             ("guestwire_guest_metrics_left_out", "Series left out because of api.guest_metrics_limit.", left_out),
         ):
             yield f"# HELP {name} {text}\n# TYPE {name} gauge\n{name} {value}\n".encode()
 
-    async def _count(self, names: Sequence[GuestRef]) -> tuple[int, int, int]:
-        """How many guests there is room for, their series, and those of the others."""
-        kept = series = left_out = 0
+    async def _count(self, names: Sequence[GuestRef]) -> tuple[int, int, int, int]:
+        """How many guests there is room for, their series, and those of the others; and how many guests are stale."""
+        kept = series = left_out = stale = 0
+        now, silence = time.time(), self._cache.silence
         until = time.monotonic() + SLICE
         for guest in self._guests(names):
             many = sum(1 for family in self.families for _ in family.samples(guest)) if guest else 0
+            stale += bool(guest and guest.stale(now, silence))
             if left_out or series + many > self._limit:
                 left_out += many
             else:
@@ -99,7 +102,7 @@ class GuestMetrics:
             if time.monotonic() >= until:
                 await asyncio.sleep(0)
                 until = time.monotonic() + SLICE
-        return kept, series, left_out
+        return kept, series, left_out, stale
 
     async def _lines(self, family: Family, names: Sequence[GuestRef]) -> AsyncGenerator[bytes]:
         """The samples of one metric; a part is what a slice of time gave."""

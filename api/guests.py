@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -13,8 +14,9 @@ from api import lists, live, status, watch
 from api.answers import Answer, accepts_gzip, conditional, joined, of_body, of_bytes, packed, respond
 from api.cache import Cache
 from api.forms import Form
+from api.fresh import STALE, Fresh, Told, Wish, refuse
 from api.groups import GUESTWIRE
-from api.guest import NEVER, Guest
+from api.guest import NEVER
 from api.names import guest_at, plain
 from api.options import OptionError, Options
 from api.selectors import Selector, select
@@ -25,8 +27,9 @@ INCLUDES = ("Metadata", "Object", "None")
 class Guests:
     """`valid` gives what tells whether a watch that begins now may go on."""
 
-    def __init__(self, cache: Cache, valid: Callable[[], Callable[[], bool]]) -> None:
+    def __init__(self, cache: Cache, fresh: Fresh, valid: Callable[[], Callable[[], bool]]) -> None:
         self._cache = cache
+        self._fresh = fresh
         self._valid = valid
         self._rows = live.Rows(cache.fleet)
 
@@ -43,6 +46,7 @@ class Guests:
     async def _many(self, request: Request) -> Response:
         namespace = request.path_params.get("namespace")
         try:
+            refuse(request.query_params)
             options = Options.of(request.query_params)
             selector = select(None if namespace is None else plain(namespace), options.labels, options.fields)
         except OptionError as error:
@@ -50,7 +54,7 @@ class Guests:
         headers = request.scope["headers"]
         if options.watch and live.wanted(joined(headers, b"accept")):
             return self._live(selector, joined(headers, b"last-event-id"))
-        form = _form(request)
+        form = _form(request, self._cache.silence)
         if isinstance(form, Answer):
             return respond(form)
         return await (self._watch if options.watch else self._list)(request, options, selector, form)
@@ -75,32 +79,39 @@ class Guests:
         return live.Live(self._cache, self._rows, selector.scope, last_event_id, self._valid())
 
     async def _one(self, request: Request) -> Response:
-        form = _form(request)
+        form = _form(request, self._cache.silence)
         if isinstance(form, Answer):
             return respond(form)
-        ref = guest_at(request.path_params)
+        try:
+            wish = Wish.of(request.query_params)
+        except OptionError as error:
+            return respond(status.bad_request(str(error)))
         if not self._cache.caught_up:
             return respond(status.not_caught_up())
-        guest = self._cache.guest(ref)
-        if guest is None:
-            return respond(status.not_found(GUESTWIRE, ref.name))
+        told = await self._fresh.whole(guest_at(request.path_params), wish)
+        if isinstance(told, Answer):
+            return respond(told)
         headers = request.scope["headers"]
-        answer = conditional(_answer(form, guest), joined(headers, b"if-none-match"))
+        answer = conditional(_answer(form, told), joined(headers, b"if-none-match"))
         return respond(await packed(answer, headers))
 
 
-def _answer(form: Form, guest: Guest) -> Answer:
+def _answer(form: Form, told: Told) -> Answer:
     """With the validators that its form allows: a table shows ages, which are never the same."""
+    guest = told.guest
     body = form.alone(guest, guest.revision)
-    if not form.steady:
-        return of_bytes(200, body)
-    changed_at: datetime = max((fact.changed_at for fact in guest.facts.values()), default=NEVER)
-    observed_at = max(guest.presence.observed.values(), default=NEVER) if guest.presence else NEVER
-    return of_body(body, guest.revision, changed_at, observed_at)
+    if form.steady:
+        changed_at: datetime = max((fact.changed_at for fact in guest.facts.values()), default=NEVER)
+        observed_at = max((guest.observed_at(kind) for kind in guest.facts), default=NEVER)
+        answer = of_body(body, guest.revision, changed_at, observed_at)
+    else:
+        answer = of_bytes(200, body)
+    return msgspec.structs.replace(answer, head=answer.head + STALE) if told.stale else answer
 
 
-def _form(request: Request) -> Form | Answer:
+def _form(request: Request, silence: float) -> Form | Answer:
     include = request.query_params.get("includeObject", "") or INCLUDES[0]
     if include not in INCLUDES:
         return status.bad_request(f"includeObject: {include[:40]!r} is none of {', '.join(INCLUDES)}")
-    return lists.negotiate(joined(request.scope["headers"], b"accept"), include) or status.not_acceptable()
+    accept = joined(request.scope["headers"], b"accept")
+    return lists.negotiate(accept, include, silence) or status.not_acceptable()

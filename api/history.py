@@ -1,8 +1,8 @@
 """
 What happened to a guest: the messages that the stream still holds about it, newest first, as differences.
 
-Nothing of it is kept here. A request reads the guest's subjects from the stream, in batches up to a limit; so many at
-once, and so many that wait. What changed nothing that counts, a heartbeat, is left out, and so is what is behind the
+Nothing of it is kept here. A request reads the guest's subjects from the stream, up to a limit; so many at once, and so
+many that wait. What changed nothing that counts, a heartbeat, is left out, and so is what is behind the
 page that is asked for. A first message, of a kind or of another guest with the same name, has nothing to differ from.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
+from contextlib import aclosing
 from datetime import datetime
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from api.answers import Answer, accepts_json, joined, of_bytes, packed, respond
 from api.cache import Cache
 from api.groups import GUESTWIRE
 from api.names import guest_at
-from guestwire import subjects
+from guestwire import client
 from guestwire.difference import Difference, difference
 from guestwire.errors import ContractError, TransientError
 from guestwire.jetstream import Bus, Message, translated
@@ -41,9 +42,6 @@ AT_ONCE = 4
 
 WAITING = 64
 """Requests that wait for their turn; who comes then is sent away."""
-
-BATCH = 256
-"""Messages read by one request to the stream."""
 
 MOST_MESSAGES = 4096
 """Messages kept for one answer, the newest; a stream of ours holds 64 of a kind."""
@@ -169,19 +167,20 @@ class History:
         return of_bytes(200, msgspec.json.encode(history))
 
     async def _read(self, bus: Bus, ref: GuestRef, page: Page) -> list[Message]:
-        """In the order of the stream; its direct get goes no other way."""
-        subject = subjects.pattern(cluster=self._cluster, namespace=ref.namespace, name=ref.name, kind=page.kind)
+        """
+        In the order of the stream. By a consumer, whose subjects a server can limit to those of a cluster, as it cannot
+        with direct gets (deploy/nats).
+        """
         messages: deque[Message] = deque(maxlen=MOST_MESSAGES)
-        revision, what = 0, f"history of {ref}"
-        with translated(what):
-            async with asyncio.timeout(LONGEST):
-                while revision < page.before:
-                    request = {"seq": revision + 1, "next_by_subj": subject, "batch": BATCH}
-                    batch = await bus.get(request, what)
-                    if not batch:
+        past = client.follow(
+            bus, cluster=self._cluster, namespace=ref.namespace, name=ref.name, kind=page.kind, after=0, live=False
+        )
+        with translated(f"history of {ref}"):
+            async with asyncio.timeout(LONGEST), aclosing(past):
+                async for message in past:
+                    if message.revision >= page.before:
                         break
-                    messages.extend(each for each in batch if each.revision < page.before)
-                    revision = batch[-1].revision
+                    messages.append(message)
         return list(messages)
 
 

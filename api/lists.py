@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -31,8 +32,11 @@ PATIENCE = 3.0
 """Seconds to wait for a revision that this replica has not seen yet (k8s.io/apiserver, blockTimeout)."""
 
 
-def negotiate(accept: bytes, include: str) -> Form | None:
-    """The form a client likes best; None when there is none for it. `include`: what a table's rows hold of objects."""
+def negotiate(accept: bytes, include: str, silence: float) -> Form | None:
+    """
+    The form a client likes best; None when there is none for it. `include`: what a table's rows hold of objects;
+    `silence`: after how many seconds it calls a guest stale.
+    """
     for media, parameters in ranges(accept):
         if media not in {JSON, "application/*", "*/*"}:
             continue
@@ -42,7 +46,7 @@ def negotiate(accept: bytes, include: str) -> Form | None:
         if parameters.get("g") != "meta.k8s.io" or parameters.get("v") not in {"v1", "v1beta1"}:
             continue
         if wanted == "Table":
-            return Table(include)
+            return Table(include, silence)
         if wanted.startswith("PartialObjectMetadata"):
             return PARTIAL
     return None
@@ -63,6 +67,10 @@ async def refusal(cache: Cache, options: Options) -> Answer | None:
     return None
 
 
+class Anew(Exception):  # noqa: N818 - what happened
+    """The stream is read anew: what would follow belongs to another list."""
+
+
 class Listing(Response):
     """A list on its way: small ones at once, large ones as they are made, and compressed if the client likes."""
 
@@ -73,36 +81,45 @@ class Listing(Response):
         self._selector = selector
         self._form = form
         self._gzip = gzip
+        self._generation = fleet.generation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         chunks, pending = self._chunks(), b""
-        async for chunk in chunks:
-            pending += chunk
-            if len(pending) >= GZIP_FROM:
-                break
-        else:
-            await respond(of_bytes(200, pending))(scope, receive, send)
+        try:
+            async for chunk in chunks:
+                pending += chunk
+                if len(pending) >= GZIP_FROM:
+                    break
+            else:
+                await respond(of_bytes(200, pending))(scope, receive, send)
+                return
+        except Anew:
+            await respond(status.not_caught_up())(scope, receive, send)
             return
+        with suppress(Anew):  # the client sees that it is cut off
+            await self._send(pending, chunks, send)
+
+    async def _send(self, pending: bytes, chunks: AsyncIterator[bytes], send: Send) -> None:
+        """What there is, and all that follows."""
         packer = zlib.compressobj(1, wbits=31) if self._gzip else None
         head = streamed(JSON, (b"vary", b"Accept-Encoding"), *([(b"content-encoding", b"gzip")] if packer else ()))
         await send({"type": "http.response.start", "status": 200, "headers": head})
-        generation = self._fleet.generation
         while pending:
             body = packer.compress(pending) if packer else pending
             await send_part(send, body)
-            if generation != self._fleet.generation:
-                return  # cut off: what would follow belongs to another list
             pending = await anext(chunks, b"")
         await send({"type": "http.response.body", "body": packer.flush() if packer else b""})
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        """The list in pieces."""
+        """The list in pieces. Raises Anew."""
         start, limit = self._options.start, self._options.limit
         revision = start.revision if start else self._fleet.revision
         last, told, more = start.ref if start else None, 0, True
         yield self._form.opening()
         while more and (not limit or told < limit):
+            if self._generation != self._fleet.generation:
+                raise Anew
             guests, more = self._fleet.select(last, self._selector.scope, SLICE)
             entries = []
             for guest in guests:

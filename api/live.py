@@ -92,7 +92,6 @@ class Live(Stream):
     """The guests of a scope, from the position that the client says it knows."""
 
     content_type = EVENTS
-    head = ((b"x-accel-buffering", b"no"),)  # or nginx keeps events until there are many
 
     def __init__(
         self, cache: Cache, rows: Rows, scope: fleet.Scope, last_event_id: bytes, valid: Callable[[], bool]

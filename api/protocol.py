@@ -3,8 +3,9 @@ The cached read path: one dictionary lookup and one write; where reading is not 
 
 uvicorn's protocol class parses; when the head of a GET or HEAD is complete and its path is one of the cache's, the
 answer goes to the transport at once, without a task, a scope or an event. Everything else takes uvicorn's way to the
-application, which gives the same bytes: errors, other paths and spellings, requests with a body, pipelined requests
-behind one that is being answered, clients that do not read, whom nothing is known of.
+application, which gives the same bytes: errors, other paths and spellings, the first read of a guest, requests with a
+body, pipelined requests behind one that is being answered, clients that do not read, whom nothing is known of, who
+names another server.
 
 A client says the same in all its requests but for the path. So what followed the path is remembered once uvicorn's
 parser has read it, and a request that repeats it to the byte, and whose path is one of the cache's, is not parsed.
@@ -164,7 +165,7 @@ class CacheProtocol(HttpToolsProtocol):
             self._accept = b"%b, %b" % (self._accept, value) if self._accept else value
         elif name == b"if-none-match":
             self._if_none_match = b"%b, %b" % (self._if_none_match, value) if self._if_none_match else value
-        elif name in NOT_SIMPLE:
+        elif name in NOT_SIMPLE or (name == b"host" and not self._meant(value)):
             self._simple = False
             if name == b"expect" and value.lower() == b"100-continue":
                 self.expect_100_continue = True
@@ -204,6 +205,10 @@ class CacheProtocol(HttpToolsProtocol):
     def _busy(self) -> bool:
         """Whether the application is still at work for this connection; the newest cycle ends last."""
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _meant(self, host: bytes) -> bool:
+        """Whether the client means us. What is remembered has passed this, for all requests that repeat it."""
+        return self.api.hosts is None or self.api.hosts.allow(host)
 
     def _cached(self, path: bytes) -> Answer | None:
         """The answer to be given here, if there is one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,8 @@ class Security:
             self._readers = readers.Readers(readers.read(Path(api.readers)), certificates=bool(api.client_ca))
             doors.append(self._readers)
         paths = frozenset(path for path in PROBES if path != METRICS or api.open_metrics)
+        self.asked = ", ".join(_who(api)) or "whoever asks"
+        """Who may read, in words."""
         self.access = Access(doors, lifetime=api.decisions, open_paths=paths, ready=self._ready) if doors else None
 
     async def run(self, changed: Callable[[], None]) -> None:
@@ -105,6 +107,15 @@ def exposed(api: Api) -> str:
     if not (api.readers or api.aggregated):
         return "the API asks nobody who they are; listen on 127.0.0.1, or set api.insecure to serve whoever asks"
     return "" if api.certificate else "tokens would come in clear; set api.certificate and api.key"
+
+
+def _who(api: Api) -> Iterator[str]:
+    if api.aggregated:
+        yield "users of the cluster"
+    if api.readers:
+        yield "holders of tokens"
+    if api.client_ca:
+        yield "clients with a certificate"
 
 
 def _material(api: Api) -> Material:

@@ -20,14 +20,16 @@ from typing import cast
 
 import uvicorn
 
+from api import hosts
 from api.app import Api, Limits
 from api.cache import Cache
 from api.history import History
 from api.metrics import Metrics
 from api.protocol import CacheProtocol
+from api.purges import Purges
 from api.security import Security, exposed
 from api.tls import Tls
-from guestwire import client, codec, settings, subjects
+from guestwire import client, settings, subjects
 from guestwire.errors import ConfigError, TransientError
 from guestwire.follower import Follower
 from guestwire.health import split_address
@@ -36,6 +38,7 @@ from guestwire.lifecycle import cancel
 from guestwire.logs import logger
 from guestwire.settings import Settings
 from guestwire.snapshot import GuestRef
+from guestwire.subscription import locate
 
 log = logger("api")
 
@@ -81,24 +84,31 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
     security = Security(settings.api)
     listening = listen(settings.api)
     bus = Bus(settings.nats, "api")
-    cache = Cache()
+    cache = Cache(settings.publish.silence)
     follower = Follower(bus, subjects.pattern(cluster=settings.cluster), cache)
     metrics = Metrics(cache, connected=lambda: bus.connected, skipped=lambda: follower.skipped, api=settings.api)
     allow_connections(settings.api.connections)
     limits = Limits(connections=settings.api.connections)
-    api = Api(cache, metrics, limits, security.access, partial(read_now, bus, settings), History(bus, settings.cluster))
+    reading, history = partial(read_now, bus, settings), History(bus, settings.cluster)
+    names = hosts.of_settings(settings.api, listening.getsockname()[0])
+    api = Api(cache, metrics, limits, security.access, reading, history, names)
     server = Server(config(api, settings.shutdown_grace, security.tls))
 
     async def follow() -> None:
         if await bus.open(stop):
-            cache.purged = await purged(bus, settings.publish.retention)
-            await follower.run()
+            cache.purged = await purged(bus, settings.cluster, settings.publish.retention)
+            purges = Purges(bus, settings.cluster, lambda: cache.fleet.guests, follower.begin_anew)
+            looking = asyncio.create_task(purges.run(), name="purges")
+            try:
+                await follower.run()
+            finally:
+                await cancel(looking)
 
     following = asyncio.create_task(follow())
     serving = asyncio.create_task(server.serve([listening]))
     securing = asyncio.create_task(security.run(server.end_connections))
     stopping = asyncio.create_task(stop.wait())
-    log.info("serving", address="{}:{}".format(*listening.getsockname()))
+    log.info("serving", address="{}:{}".format(*listening.getsockname()), readers=security.asked)
     try:
         await asyncio.wait((following, serving, securing, stopping), return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
@@ -117,22 +127,21 @@ async def read_now(bus: Bus, settings: Settings, ref: GuestRef, kind: str) -> Ma
     return await client.read_now(bus, ref, cluster=settings.cluster, kind=kind, timeout=settings.api.read_timeout)
 
 
-async def purged(bus: Bus, retention: float) -> int | None:
+async def purged(bus: Bus, cluster: str, retention: float) -> int | None:
     """
-    The revision up to which guests that went may have left the stream: the last one of before the retention, as far as
-    it is still there. None when that cannot be found out. (A retention of 0 keeps them.)
+    The revision up to which guests that went may have left the stream: the last one of before the retention. None when
+    that cannot be found out. (A retention of 0 keeps them.)
     """
     if not retention:
         return 0
-    since = codec.timestamp(codec.now() - timedelta(seconds=retention))
-    request = {"next_by_subj": subjects.STREAM_SUBJECT, "start_time": since, "batch": 1}
     for pause in (1, 3, 0):
         try:
-            first = await bus.get(request, "first message within the retention")
-        except TransientError:
+            place = await locate(bus, timedelta(seconds=retention), subjects.pattern(cluster=cluster))
+        except TransientError as error:
+            log.info("cannot tell yet what has left the stream", error=str(error))
             await asyncio.sleep(pause)
         else:
-            return first[0].revision - 1 if first else None
+            return place.revision if place else None
     return None
 
 

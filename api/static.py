@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
+from api import status
 from api.answers import ETAG, NOSNIFF, REVALIDATE, Answer, joined, of_bytes, ranges
 from api.identity import Headers
 
@@ -65,12 +66,12 @@ class Page:
         self._index = msgspec.structs.replace(index, head=index.head + b"vary: accept\r\n")
 
     def find(self, method: str, path: str, headers: Headers) -> Answer | None:
-        """The file, if that is what is asked for."""
-        if method not in {"GET", "HEAD"}:
-            return None
+        """The file, if that is what is asked for; a refusal, if it is to be anything but read."""
+        reads = method in {"GET", "HEAD"}
         if path == "/":
-            return self._index if _likes_html(joined(headers, b"accept")) else None
-        return self._files.get(path)
+            return self._index if reads and _likes_html(joined(headers, b"accept")) else None
+        file = self._files.get(path)
+        return file if reads or file is None else status.method_not_allowed()
 
 
 def _likes_html(accept: bytes) -> bool:

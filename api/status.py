@@ -79,9 +79,13 @@ def not_read(group: Group, name: str, kind: str, why: str = "") -> Answer:
 
 
 def no_answer(group: Group, name: str, kind: str, why: str, age: float | None) -> Answer:
-    """504: the guest was asked, as the client wished, and did not answer; `age` of the last value in seconds."""
+    """
+    504: the guest was asked, as the client wished, and did not answer; `age` of the last value in seconds. `kind` is
+    empty for all of it.
+    """
     last = "nothing is known of it" if age is None else f"the last value is {age:.0f} s old"
-    message = f'{kind} of {group.singular} "{name}" could not be read now: {why}; {last}'
+    what = f"{kind} of {group.singular}" if kind else group.singular
+    message = f'{what} "{name}" could not be read now: {why}; {last}'
     return Status(message=message, reason="Timeout", details=_guest(group, name), code=504).answer()
 
 
@@ -115,6 +119,12 @@ def method_not_allowed() -> Answer:
     """Everything here is read only."""
     message = "the server does not allow this method on the requested resource"
     return Status(message=message, reason="MethodNotAllowed", code=405).answer(b"allow: GET, HEAD\r\n")
+
+
+def misdirected() -> Answer:
+    """The Host header names somebody else: a web page that had its own name lead here, say (`hosts`)."""
+    message = "this server is not served under the name of the Host header; api.names may add it"
+    return Status(message=message, reason="MisdirectedRequest", code=421).answer()
 
 
 def not_acceptable() -> Answer:

@@ -17,13 +17,14 @@ from api.answers import streamed
 from api.fleet import Fleet, Sleeper
 from api.fleet import Scope as Guests
 
+UNHELD = (b"x-accel-buffering", b"no")
+"""Or nginx keeps what comes behind a full buffer until there is more."""
+
 
 class Stream(Response):
     """One client's. `valid` tells whether it may go on; who makes that false wakes the fleet's sleepers."""
 
     content_type: str
-    head: tuple[tuple[bytes, bytes], ...] = ()
-    """Further header lines."""
 
     def __init__(self, fleet: Fleet, scope: Guests, valid: Callable[[], bool]) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class Stream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        await send({"type": "http.response.start", "status": 200, "headers": streamed(self.content_type, *self.head)})
+        await send({"type": "http.response.start", "status": 200, "headers": streamed(self.content_type, UNHELD)})
         if scope["method"] != "HEAD":
             leaving = asyncio.create_task(self._notice(receive))
             try:

@@ -18,6 +18,9 @@ from guestwire.snapshot import Kind
 
 T = TypeVar("T")
 
+STALE = "stale"
+"""In place of an agent's state, where nobody has told of the guest for long: what is known may not be so any more."""
+
 READ_ONLY = frozenset(("squashfs", "iso9660", "erofs", "udf", "cramfs", "CDFS"))
 
 

@@ -15,7 +15,7 @@ import msgspec
 from api.forms import META, OBJECTS, ListMeta, bookmark_of, partial
 from api.guest import Guest
 from api.names import printable
-from api.summary import Summary, summarize
+from api.summary import STALE, Summary, summarize
 
 UNKNOWN = "<unknown>"
 
@@ -36,7 +36,12 @@ class Column(NamedTuple):
 
 COLUMNS = (
     Column("Name", "string", "Name of the guest.", format="name"),
-    Column("Agent", "string", "State of its agent: connected, frozen, unresponsive, disconnected, or none."),
+    Column(
+        "Agent",
+        "string",
+        "State of its agent: connected, frozen, unresponsive, disconnected, or none; stale when nobody has told of the "
+        "guest for three heartbeats.",
+    ),
     Column("OS", "string", "Operating system, as it names itself."),
     Column("IP", "string", "Address to reach it by, of the first of its devices that has one."),
     Column("Users", "string", "How many different users are logged in."),
@@ -54,17 +59,23 @@ DEFINITIONS = msgspec.json.encode([column.definition() for column in COLUMNS])
 
 
 class Table:
-    """`include` says what a row holds of the object: None, Metadata, Object."""
+    """
+    `include` says what a row holds of the object: None, Metadata, Object. Who was not told of for `silence` seconds is
+    stale when the row is written; no event tells of it, for nothing happened.
+    """
 
     collection = "Table"
     steady = False
 
-    def __init__(self, include: str) -> None:
+    def __init__(self, include: str, silence: float) -> None:
         self._include = include
+        self._silence = silence
 
     def entry(self, guest: Guest, revision: int) -> bytes:
         """A row."""
-        cells = msgspec.json.encode(_cells(guest.ref.name, summarize(guest), time.time()))
+        now, summary = time.time(), summarize(guest)
+        agent = STALE if guest.stale(now, self._silence) else summary.agent
+        cells = msgspec.json.encode(_cells(guest.ref.name, agent, summary, now))
         if self._include == "None":
             return b'{"cells":%b,"object":null}' % cells
         told = OBJECTS.entry(guest, revision) if self._include == "Object" else partial(guest, revision)
@@ -88,11 +99,11 @@ class Table:
         return self.opening() + b'{"cells":[],"object":%b}' % told + self.closing(ListMeta(str(revision)))
 
 
-def _cells(name: str, summary: Summary, now: float) -> list[str | int]:
+def _cells(name: str, agent: str, summary: Summary, now: float) -> list[str | int]:
     fullest = summary.fullest
     return [
         printable(name),
-        summary.agent,
+        agent,
         summary.os or UNKNOWN,
         summary.address or UNKNOWN,
         UNKNOWN if summary.users is None else len(summary.users),

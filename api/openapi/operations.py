@@ -14,6 +14,7 @@ from api.groups import GROUPS, GUESTWIRE, Group
 from api.openapi.objects import GVK, SUBJECTS, Guest, GuestList
 from api.status import Status
 from guestwire.kinds import BODIES
+from guestwire.snapshot import Kind
 
 
 class Parameter(NamedTuple):
@@ -113,13 +114,14 @@ WISHES = (
         "allowStale",
         "query",
         "boolean",
-        "Whether to answer with the last known value while the guest's agent is away; a Warning header says so.",
+        "Whether to answer with what was last known while the guest's agent is away; a Warning header says so.",
     ),
     Parameter(
         "maxAge",
         "query",
         "string",
-        "Read the guest now if what is known of it is older, as 5s, 500ms or 1m30s; 504 when it does not answer.",
+        "Read the guest now if what is known of it is older, as 5s or 1m30s, though no more than once a second; 504 "
+        "when it does not answer.",
     ),
 )
 
@@ -179,7 +181,7 @@ def of_version(group: Group, version: str) -> Iterable[Operation]:
             f"read{words}Namespaced{group.resource.capitalize()}{kind.capitalize()}",
             f"{SUBJECTS[kind]} of a guest.",
             BODIES[kind],
-            (NAMESPACE, NAME, *WISHES, KNOWN),
+            (NAMESPACE, NAME, *(WISHES if kind != Kind.AGENT else ()), KNOWN),  # what is said of the agent is not read
             (*ALWAYS, 304, 400, 404, 409, 429, 504),
             ("Age", "ETag", "Last-Modified", "Warning"),
         )
@@ -201,9 +203,9 @@ def _guests(base: str, one: str, words: str) -> Iterable[Operation]:
         f"read{words}NamespacedGuest",
         "All that is known of a guest.",
         Guest,
-        (NAMESPACE, NAME, INCLUDE, KNOWN),
-        (*ALWAYS, 304, 400, 404),
-        ("Age", "ETag", "Last-Modified"),
+        (NAMESPACE, NAME, INCLUDE, *WISHES, KNOWN),
+        (*ALWAYS, 304, 400, 404, 429, 504),
+        ("Age", "ETag", "Last-Modified", "Warning"),
         "get",
         kind,
     )

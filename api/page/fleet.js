@@ -3,6 +3,15 @@
 /** What tells a guest from any other; a name cannot hold the character between. */
 export const keyOf = (namespace, name) => `${namespace}\u0000${name}`;
 
+const MINUTE = 60000;
+
+/** How long ago a guest was seen, in four classes. */
+export function freshness(row, now = Date.now()) {
+  if (!row.seen) return "never";
+  const age = now - row.seen;
+  return age < 3 * MINUTE ? "recent" : age < 15 * MINUTE ? "late" : "old";
+}
+
 /** Digits compare as numbers: vm2 comes before vm10. */
 const natural = (text) => text.toLowerCase().replace(/\d+/g, (digits) => digits.padStart(12, "0"));
 

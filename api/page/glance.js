@@ -1,10 +1,10 @@
 // The fleet at a glance: each line of a card is a button that shows the guests it counts.
 
 import { bar, el, setBar, setText } from "./dom.js";
-import { AGENT_WORDS, ago, number, percent, several } from "./words.js";
+import { freshness } from "./fleet.js";
+import { AGENT_WORDS, FRESH_WORDS, ago, number, percent, several } from "./words.js";
 
 const LINES = 6;
-const MINUTE = 60000;
 const SHOWN = ["connected", "frozen", "unresponsive", "disconnected", "none"];
 
 /** The entries of a count, the largest first. */
@@ -29,8 +29,7 @@ export function summary(rows, now = Date.now()) {
       fullest.sort((one, other) => other.used - one.used);
       fullest.length = Math.min(fullest.length, LINES);
     }
-    const age = now - row.seen;
-    fresh[!row.seen ? "never" : age < 3 * MINUTE ? "recent" : age < 15 * MINUTE ? "late" : "old"] += 1;
+    fresh[freshness(row, now)] += 1;
   }
   return { total: rows.size, agents, systems, users, logins, taken, fullest, fresh };
 }
@@ -43,12 +42,12 @@ class Card {
     this.lines = [];
   }
 
-  /** Show lines {text, title, value, share, pressed, act, dot}; those that are there are used again. */
+  /** Show lines {text, more, title, value, share, pressed, act, dot}; those that are there are used again. */
   show(note, lines) {
     setText(this.note, note);
     while (this.lines.length < lines.length) {
       const button = el("button", { type: "button" }, el("span", { className: "dot", "aria-hidden": "true" }),
-        el("span", { className: "what" }), el("span", { className: "value" }), bar(0));
+        el("span", { className: "what" }, el("span"), el("span", { className: "more" })), el("span", { className: "value" }), bar(0));
       button.onclick = () => button.act?.();
       this.lines.push(el("li", {}, button));
       this.list.append(this.lines.at(-1));
@@ -61,7 +60,8 @@ class Card {
       const [dot, what, value, share] = button.children;
       dot.hidden = !line.dot;
       button.dataset.agent = line.dot ?? "";
-      setText(what, line.text);
+      setText(what.firstChild, line.text);
+      setText(what.lastChild, line.more ?? "");
       if (button.title !== (line.title ?? "")) button.title = line.title ?? "";
       setText(value, line.value);
       setBar(share, line.share);
@@ -100,16 +100,17 @@ export class Glance {
     })));
     this.cards.disks.show("used, where it is known", seen.fullest.map((row) => ({
       text: `${row.namespace}/${row.name}`, title: `${row.namespace}/${row.name}: ${row.fullest.mountPoint}`,
-      value: `${percent(row.used)} ${row.fullest.mountPoint}`, share: row.used, levels: true, act: () => this.onOpen(row),
+      more: row.fullest.mountPoint, value: percent(row.used), share: row.used, levels: true, act: () => this.onOpen(row),
     })));
     const names = largest(seen.users);
     this.cards.users.show(`${several(seen.logins, "user")} on ${several(seen.taken, "guest")}`,
       names.slice(0, LINES).map(([name, count]) => ({
         text: name, title: name, value: several(count, "guest"), share: share(count), ...filter("user", name),
       })));
-    this.cards.fresh.show(newest ? `newest message: ${ago(1000 * newest)}${1000 * newest > Date.now() - 5000 ? "" : " ago"}` : "", [
-      ["within 3 minutes", seen.fresh.recent], ["within 15 minutes", seen.fresh.late], ["longer ago", seen.fresh.old],
-      ["never read", seen.fresh.never],
-    ].map(([text, count]) => ({ text, value: number(count), share: share(count) })));
+    const age = newest ? ago(1000 * newest) : "";
+    this.cards.fresh.show(newest ? `newest message: ${age}${age === "now" ? "" : " ago"}` : "",
+      Object.entries(seen.fresh).map(([name, count]) => ({
+        text: FRESH_WORDS[name], value: number(count), share: share(count), ...filter("fresh", name),
+      })));
   }
 }

@@ -4,7 +4,7 @@ import { path, request } from "./api.js";
 import { bar, el } from "./dom.js";
 import { History } from "./history.js";
 import { keyOf } from "./fleet.js";
-import { AGENT_WORDS, bytes, percent, setTime, several } from "./words.js";
+import { AGENT_WORDS, KIND_WORDS, bytes, percent, setTime, several } from "./words.js";
 
 /** Milliseconds between two looks at a guest that changes all the time. */
 const PACE = 1000;
@@ -28,7 +28,7 @@ export class GuestView {
     const key = keyOf(namespace, name);
     if (this.key === key) return;
     Object.assign(this, { key, namespace, name });
-    this.title.textContent = `${namespace}/${name}`;
+    this.title.textContent = this.title.title = `${namespace}/${name}`;
     this.facts.replaceChildren(el("p", { className: "note", textContent: "Reading" }));
     this.history.open(namespace, name);
     this.element.hidden = false;
@@ -95,14 +95,29 @@ function table(heads, rows) {
     el("tbody", {}, rows.map((cells) => el("tr", {}, cells.map((cell) => el("td", {}, cell ?? "")))))));
 }
 
+const wordOf = (kind) => (Object.hasOwn(KIND_WORDS, kind) ? KIND_WORDS[kind] : kind);
+
+/** When each kind was read, in a line. */
+function readings(all) {
+  const known = Object.entries(all).filter(([, { observedAt }]) => observedAt);
+  return known.length ? el("span", { className: "readings" }, known.map(([kind, { observedAt }]) =>
+    el("span", {}, `${wordOf(kind)} `, time(observedAt)))) : null;
+}
+
+/** A login's time, in seconds since the epoch; what is no time of any calendar is not shown. */
+function since(seconds) {
+  const login = new Date(1000 * seconds);
+  return seconds && !isNaN(login) ? time(login.toISOString()) : "";
+}
+
 const SECTIONS = {
   agent(agent) {
     const errors = Object.entries(agent.readings ?? {}).filter(([, reading]) => reading.error);
     return section("Agent", pairs([
       ["State", stateOf(agent)], ["Since", time(agent.since)], ["Why", agent.reason], ["Version", agent.version],
       ["Guest", agent.phase], ["Host", agent.host], ["Domain", agent.domain], ["UID", agent.uid],
-    ]), errors.length ? table(["Not read", "Why"], errors.map(([kind, { error }]) => [kind, error])) : null,
-    pairs(Object.entries(agent.readings ?? {}).map(([kind, reading]) => [`${kind} read`, time(reading.observedAt)])));
+      ["Last read", readings(agent.readings ?? {})],
+    ]), errors.length ? table(["Not read", "Why"], errors.map(([kind, { error }]) => [wordOf(kind), error])) : null);
   },
   guestosinfo(info) {
     const os = info.os ?? {};
@@ -113,8 +128,9 @@ const SECTIONS = {
   },
   userlist(list) {
     if (!list.items?.length) return section("Logged in", note("Nobody."));
-    return section("Logged in", table(["User", "Domain", "Since"], list.items.map((user) => [
-      user.userName, user.domain, user.loginTime ? time(new Date(1000 * user.loginTime).toISOString()) : "",
+    const domains = list.items.some((user) => user.domain);
+    return section("Logged in", table(["User", ...(domains ? ["Domain"] : []), "Since"], list.items.map((user) => [
+      user.userName, ...(domains ? [user.domain] : []), since(user.loginTime),
     ])));
   },
   filesystemlist(list) {
@@ -128,7 +144,7 @@ const SECTIONS = {
   interfaces(body) {
     if (!body.guest) return section("Interfaces", note("Not known."));
     return section("Interfaces", table(["Name", "MAC", "Addresses"], body.guest.map((each) => [
-      each.name, each.mac, (each.addresses ?? []).map(({ address, prefix }) => (prefix ? `${address}/${prefix}` : address)).join(" "),
+      each.name, el("span", { className: "whole" }, each.mac ?? ""), (each.addresses ?? []).map(({ address, prefix }) => (prefix ? `${address}/${prefix}` : address)).join(" "),
     ])));
   },
 };

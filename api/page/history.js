@@ -2,7 +2,7 @@
 
 import { path, request } from "./api.js";
 import { el } from "./dom.js";
-import { bytes, setTime, several } from "./words.js";
+import { KIND_WORDS, bytes, moment, setTime, several } from "./words.js";
 
 const PAGE = 30;
 const LONGEST = 160;
@@ -15,7 +15,7 @@ export class History {
 
   constructor() {
     this.kind = el("select", { "aria-label": "Kind of change" }, el("option", { value: "", textContent: "every kind" }),
-      ["agent", "guestosinfo", "userlist", "filesystemlist", "interfaces"].map((kind) => el("option", { textContent: kind })));
+      Object.entries(KIND_WORDS).map(([kind, textContent]) => el("option", { value: kind, textContent })));
     this.note = el("p", { className: "note" });
     this.list = el("ol", { className: "timeline" });
     this.more = el("button", { type: "button", textContent: "Older", hidden: true });
@@ -70,27 +70,36 @@ export class History {
 }
 
 function entry({ revision, time, kind, host, first, differences = [], omitted = 0 }) {
-  const moment = el("time");
-  setTime(moment, Date.parse(time));
+  const when = el("time");
+  setTime(when, Date.parse(time));
   const changes = el("ul", {}, differences.slice(0, SHOWN).map(change));
   const rest = differences.length + omitted - Math.min(differences.length, SHOWN);
   if (first) changes.append(el("li", { className: "note", textContent: "the first that is kept" }));
   if (rest) changes.append(el("li", { className: "note", textContent: `and ${several(rest, "further change")}` }));
-  return el("li", {}, el("p", {}, moment, el("b", { textContent: kind }),
+  return el("li", {}, el("p", {}, when, el("b", { textContent: Object.hasOwn(KIND_WORDS, kind) ? KIND_WORDS[kind] : kind }),
     el("span", { className: "note", textContent: `${host}, revision ${revision}` })), changes);
 }
 
 function change({ path: where, old, new: now }) {
-  const sized = /[bB]ytes$/.test(where);
-  const [before, after] = [old, now].map((value) => el("span", { textContent: told(value, sized) }));
+  const [, name, key] = where.match(/([^.[\]]*)(?:\[([^\]]*)\])?$/s);
+  const [before, after] = [old, now].map((value) => (value === undefined ? "" : shortened(told(value, name, key))));
   const what = el("code", { textContent: where || "all of it" });
-  if (old === undefined) return el("li", { className: "came" }, what, " is new: ", after);
-  if (now === undefined) return el("li", { className: "went" }, what, " is gone: ", before);
-  return el("li", { className: "changed" }, what, ": ", before, " \u2192 ", after);
+  const details = (text) => (text ? `: ${text}` : "");
+  if (old === undefined) return el("li", { className: "came" }, what, ` is new${details(after)}`);
+  if (now === undefined) return el("li", { className: "went" }, what, ` is gone${details(before)}`);
+  return el("li", { className: "changed" }, what, `: ${before} \u2192 ${after}`);
 }
 
-function told(value, sized) {
-  if (sized && typeof value === "number") return bytes(value);
-  const text = typeof value === "string" ? value : JSON.stringify(value) ?? "";
-  return text.length > LONGEST ? `${text.slice(0, LONGEST)}\u2026` : text;
+const shortened = (text) => (text.length > LONGEST ? `${text.slice(0, LONGEST)}\u2026` : text);
+
+const TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/;
+
+/** A value as people read it: sizes and times by their names, objects without what `key` has said already. */
+function told(value, name, key) {
+  if (typeof value === "number" && /[bB]ytes$/.test(name)) return bytes(value);
+  if (typeof value === "number" && name === "loginTime" && Math.abs(value) < 1e11) return moment(1000 * value);
+  if (typeof value === "string") return TIME.test(value) && Date.parse(value) ? moment(Date.parse(value)) : value;
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return JSON.stringify(value) ?? "";
+  const entries = Object.entries(value).filter(([, each]) => key === undefined || String(each) !== key);
+  return entries.map(([each, of]) => `${each} ${told(of, each)}`).join(", ");
 }

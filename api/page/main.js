@@ -1,5 +1,6 @@
 // The page: what comes from the stream goes into the fleet, what is seen of it is painted once per frame.
 
+import { el, setText } from "./dom.js";
 import { Fleet, keyOf } from "./fleet.js";
 import { Glance } from "./glance.js";
 import { GuestView } from "./guest.js";
@@ -7,7 +8,7 @@ import { State } from "./state.js";
 import { Stream } from "./stream.js";
 import { Table } from "./table.js";
 import { View } from "./view.js";
-import { number, several, tick } from "./words.js";
+import { AGENT_WORDS, FRESH_WORDS, number, several, tick } from "./words.js";
 
 /** Milliseconds between two counts of the whole fleet, and between two sorts while all comes in or changes. */
 const COUNT_PACE = 1000;
@@ -29,6 +30,7 @@ let frame = 0;
 let counted = 0;
 let sorted = 0;
 let stale = true;
+let recount = 0;
 
 function follow(namespace) {
   stream?.stop();
@@ -71,29 +73,41 @@ function paint(now) {
   }
   view.update(fleet.rows);
   table.show(view.list, view.positions, view.sorted);
+  words();
   if (now - counted >= COUNT_PACE || !counted) {
     counted = now;
     glance.show(fleet.rows, view.wish, newest);
     namespaces();
-    words();
+  } else {
+    recount ||= setTimeout(() => {
+      recount = 0;
+      touch();
+    }, COUNT_PACE);
   }
   if (stale) setTimeout(touch, SORT_PACE);
 }
 
 function words() {
   const total = fleet.rows.size;
-  at("count").textContent = view.filtered ? `${number(view.list.length)} of ${several(total, "guest")}` : several(total, "guest");
-  const empty = level && !view.list.length;
-  at("empty").hidden = !empty;
-  at("empty").textContent = total ? "No guest is like that." : "There are no guests yet. They appear here as soon as a collector has seen them.";
-  at("chips").replaceChildren(...["agent", "os", "user"].filter((name) => view.wish[name]).map((name) => {
-    const chip = document.createElement("button");
-    chip.type = "button";
-    chip.textContent = `${name}: ${view.wish[name]} \u00d7`;
-    chip.title = "Show all again";
-    chip.onclick = () => filter({ [name]: "" });
-    return chip;
-  }));
+  setText(at("count"), view.filtered ? `${number(view.list.length)} of ${several(total, "guest")}` : several(total, "guest"));
+  at("empty").hidden = !level || stale || Boolean(view.list.length);
+  setText(at("empty"), total ? "No guest is like that." : "There are no guests yet. They appear here as soon as a collector has seen them.");
+  chips();
+}
+
+const CHIPS = { agent: AGENT_WORDS, os: {}, user: {}, fresh: FRESH_WORDS };
+
+/** What is chosen by the cards, each to be taken back; a button that is still right keeps the focus it may have. */
+function chips() {
+  const texts = Object.entries(CHIPS).filter(([name]) => view.wish[name]).map(([name, known]) => {
+    const wish = view.wish[name];
+    return [name, `${name === "fresh" ? "seen" : name}: ${Object.hasOwn(known, wish) ? known[wish] : wish}`];
+  });
+  const before = [...at("chips").children].map((chip) => chip.firstChild.textContent);
+  if (before.join("\u0000") === texts.map(([, text]) => text).join("\u0000")) return;
+  at("chips").replaceChildren(...texts.map(([name, text]) => el("button", {
+    type: "button", title: `${text}: show all again`, onclick: () => filter({ [name]: "" }),
+  }, el("span", { textContent: text }), el("span", { textContent: "\u00d7", "aria-label": "remove" }))));
 }
 
 let offered = "";
@@ -155,6 +169,10 @@ document.addEventListener("visibilitychange", () => document.hidden || stream.re
 setInterval(() => {
   tick();
   state.tick();
+  if (view.wish.fresh) {
+    stale = true;
+    touch();
+  }
 }, 1000);
 
 const wished = new URLSearchParams(location.hash.slice(1));

@@ -4,7 +4,7 @@ import { bar, el, setBar, setText } from "./dom.js";
 import { AGENT_WORDS, percent, setTime } from "./words.js";
 
 const COLUMNS = [
-  ["name", "Guest"], ["agent", "Agent"], ["os", "Operating system"], ["address", "Address"], ["users", "Logged in"],
+  ["name", "Guest"], ["agent", "Agent"], ["os", "System"], ["address", "Address"], ["users", "Logged in"],
   ["disk", "Fullest filesystem"], ["seen", "Seen"],
 ];
 

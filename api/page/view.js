@@ -1,5 +1,6 @@
 // Which guests are shown, and in which order.
 
+import { freshness } from "./fleet.js";
 import { AGENTS } from "./words.js";
 
 const by = (value) => (one, other) => {
@@ -18,10 +19,10 @@ const ORDERS = {
   seen: { compare: by((row) => row.seen), descending: false },
 };
 
-const NAMES = ["text", "agent", "os", "user", "namespace", "sort"];
+const NAMES = ["text", "agent", "os", "user", "fresh", "namespace", "sort"];
 
 export class View {
-  wish = { text: "", agent: "", os: "", user: "", namespace: "", sort: "name" };
+  wish = { text: "", agent: "", os: "", user: "", fresh: "", namespace: "", sort: "name" };
   list = [];
   positions = new Map();
   #stale = true;
@@ -42,8 +43,8 @@ export class View {
   }
 
   get filtered() {
-    const { text, agent, os, user, namespace } = this.wish;
-    return Boolean(text.trim() || agent || os || user || namespace);
+    const { text, agent, os, user, fresh, namespace } = this.wish;
+    return Boolean(text.trim() || agent || os || user || fresh || namespace);
   }
 
   get sorted() {
@@ -82,11 +83,12 @@ export class View {
   }
 
   #filter() {
-    const { agent, os, user, namespace } = this.wish;
+    const { agent, os, user, fresh, namespace } = this.wish;
+    const now = Date.now();
     const words = this.wish.text.toLowerCase().split(/\s+/).filter(Boolean);
     return (row) =>
       (!agent || row.agent === agent) && (!os || row.os === os) && (!namespace || row.namespace === namespace) &&
-      (!user || (row.users?.includes(user) ?? false)) && words.every((word) => row.search.includes(word));
+      (!user || (row.users?.includes(user) ?? false)) && (!fresh || freshness(row, now) === fresh) && words.every((word) => row.search.includes(word));
   }
 
   /** As part of the page's address, so that a view can be kept and shared. */

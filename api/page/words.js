@@ -48,6 +48,19 @@ export const number = (count) => count.toLocaleString("en");
 /** One, or how many. */
 export const several = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
 
+/** How long ago a guest was seen. */
+export const FRESH_WORDS = {
+  recent: "within 3 minutes", late: "within 15 minutes", old: "longer ago", never: "never read",
+};
+
+/** Kinds of facts, as their sections are called. */
+export const KIND_WORDS = {
+  agent: "Agent", guestosinfo: "System", userlist: "Logged in", filesystemlist: "Filesystems", interfaces: "Interfaces",
+};
+
+/** A moment (milliseconds since the epoch), whole. */
+export const moment = (time) => absolute.format(time);
+
 /** The states of an agent, what needs a look first. */
 export const AGENTS = ["unresponsive", "disconnected", "frozen", "connected", "none"];
 export const AGENT_WORDS = {

@@ -22,12 +22,14 @@ class Row(NamedTuple):
 
     ref: GuestRef
     summary: Summary
+    agent: str
+    """Its state, or that it is stale."""
 
     @property
     def text(self) -> str:
         """What a filter looks at."""
         of = self.summary
-        said = (str(self.ref), of.agent, of.phase, of.host, of.os, of.address, of.hostname, of.kernel, of.version)
+        said = (str(self.ref), self.agent, of.phase, of.host, of.os, of.address, of.hostname, of.kernel, of.version)
         return " ".join((*said, *(of.users or ()))).lower()
 
 
@@ -44,7 +46,7 @@ class Column(NamedTuple):
     order: Callable[[Row], Any]
 
 
-AGENTS = ("unresponsive", "disconnected", "frozen", "connected", "none")
+AGENTS = ("stale", "unresponsive", "disconnected", "frozen", "connected", "none")
 """In the order of how much they need a look."""
 
 
@@ -70,7 +72,7 @@ def _seen(row: Row, now: datetime) -> str:
 
 COLUMNS = (
     Column("GUEST", "g", 16, 3, lambda row, _now: str(row.ref), lambda row: row.ref),
-    Column("AGENT", "a", 12, 0, lambda row, _now: row.summary.agent, lambda row: rank(row.summary.agent)),
+    Column("AGENT", "a", 12, 0, lambda row, _now: row.agent, lambda row: rank(row.agent)),
     Column("OS", "o", 10, 3, lambda row, _now: row.summary.os, lambda row: (not row.summary.os, row.summary.os)),
     Column("ADDRESS", "i", 15, 1, lambda row, _now: row.summary.address, lambda row: row.summary.address),
     Column("USERS", "u", 8, 2, _users, lambda row: -len(row.summary.users or ())),
@@ -97,7 +99,7 @@ def chosen(rows: Iterable[Row], words: str, column: Column, *, backwards: bool) 
 
 def overview(rows: Sequence[Row]) -> str:
     """How many there are, and in which states."""
-    counts = {agent: sum(row.summary.agent == agent for row in rows) for agent in reversed(AGENTS)}
+    counts = {agent: sum(row.agent == agent for row in rows) for agent in reversed(AGENTS)}
     states = [f"{count} {agent}" for agent, count in counts.items() if count]
     users = sum(len(row.summary.users or ()) for row in rows)
     return ", ".join([f"{len(rows)} guest{'' if len(rows) == 1 else 's'}", *states, f"{users} logged in"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 from api.cache import Cache
-from api.summary import Summary, summarize
+from api.summary import STALE, Summary, summarize
 from guestwire import codec
 from guestwire.cli.fleet_table import (
     COLUMNS,
@@ -34,12 +36,14 @@ class Picture:
         self._made: dict[GuestRef, tuple[int, Summary]] = {}
 
     def rows(self, cache: Cache) -> list[Row]:
-        """All guests; what is unchanged is not made anew."""
-        before, self._made = self._made, {}
+        """All guests; what is unchanged is not made anew, but for whether it is stale."""
+        now, before, self._made = time.time(), self._made, {}
+        rows = []
         for ref, guest in cache.fleet.guests.items():
             made = before.get(ref)
-            self._made[ref] = made if made and made[0] == guest.revision else (guest.revision, summarize(guest))
-        return [Row(ref, summary) for ref, (_, summary) in self._made.items()]
+            made = self._made[ref] = made if made and made[0] == guest.revision else (guest.revision, summarize(guest))
+            rows.append(Row(ref, made[1], STALE if guest.stale(now, cache.silence) else made[1].agent))
+        return rows
 
     def table(self, cache: Cache) -> str:
         """All of it, in full."""
@@ -104,4 +108,4 @@ class Picture:
 
 
 def _style(row: Row) -> str:
-    return "warning" if row.summary.agent in {"unresponsive", "disconnected"} else ""
+    return "warning" if row.agent in {STALE, "unresponsive", "disconnected"} else ""

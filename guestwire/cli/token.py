@@ -26,6 +26,8 @@ def token(name: str, namespaces: tuple[str, ...], *, everywhere: bool) -> None:
         raise click.UsageError("the name is empty")
     if everywhere == bool(namespaces):
         raise click.UsageError("name namespaces, or say --all")
+    if "*" in namespaces:  # it would grant a namespace of that name
+        raise click.UsageError("'*' is the file's word for all namespaces; say --all")
     made = secrets.token_urlsafe(32)
     digest = hashlib.sha256(made.encode()).hexdigest()
     granted = "*" if everywhere else ",".join(_word(each) for each in namespaces)

@@ -70,13 +70,16 @@ def top(namespace: str | None, words: str, sort: str, *, once: bool) -> None:
 async def run(settings: Settings, namespace: str | None, picture: Picture, *, live: bool) -> None:
     """Follow the stream as the API does, into a cache like the API's. Raises NotConnected where there is none."""
     from api.cache import Cache  # noqa: PLC0415
+    from api.purges import Purges  # noqa: PLC0415
 
-    cache = Cache()
+    cache = Cache(settings.publish.silence)
     async with Bus(settings.nats, "top") as bus:
         with translated(f"stream {settings.nats.stream}"):
             await bus.js.stream_info(settings.nats.stream)
         follower = Follower(bus, subjects.pattern(cluster=settings.cluster, namespace=namespace), cache)
+        purges = Purges(bus, settings.cluster, lambda: cache.fleet.guests, follower.begin_anew)
         following = asyncio.create_task(follower.run())
+        looking = asyncio.create_task(purges.run())
         try:
             if live:
                 await show(bus, cache, picture)
@@ -84,7 +87,7 @@ async def run(settings: Settings, namespace: str | None, picture: Picture, *, li
                 await filled(cache, settings.nats.timeout)
                 click.echo(picture.table(cache))
         finally:
-            await cancel(following)
+            await cancel(following, looking)
 
 
 async def filled(cache: Cache, timeout: float) -> None:  # noqa: ASYNC109 - of NATS, as everywhere
@@ -110,7 +113,8 @@ async def show(bus: Bus, cache: Cache, picture: Picture) -> None:
                 drawn, shown, level = now, cache.revision, cache.level
                 screen.draw(picture.lines(cache, screen.size, connected=bus.connected))
             try:
-                key = await asyncio.wait_for(screen.keys.get(), 0.1)
+                async with asyncio.timeout(0.1):  # wait_for loses a Ctrl-C that comes with a key, up to Python 3.11
+                    key = await screen.keys.get()
             except TimeoutError:
                 continue
             drawn = 0.0

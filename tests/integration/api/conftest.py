@@ -20,6 +20,8 @@ from starlette.types import Receive, Scope, Send
 
 from api.app import Api, Limits
 from api.cache import Cache
+from api.groups import KUBEVIRT
+from api.hosts import Hosts
 from api.metrics import Metrics
 from api.server import Server, config, listen, main
 from guestwire import codec, settings, subjects
@@ -30,6 +32,9 @@ from guestwire.snapshot import AgentState, Body, GuestRef, Kind, ListMeta, Phase
 from guestwire.subjects import Address
 from lab.nats_server import NatsServer
 from lab.process import free_port
+from tests.integration.api.aggregated import cluster
+
+__all__ = ["cluster"]
 
 VM = GuestRef("default", "vm1")
 USERLIST = "/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachineinstances/vm1/userlist"
@@ -55,6 +60,17 @@ class Reply(msgspec.Struct):
     def message(self) -> str:
         """The message of a Status."""
         return str(msgspec.json.decode(self.body)["message"])
+
+    @property
+    def refusal(self) -> tuple[int, str]:
+        """Code and reason of an error: a Status that is whole, and agrees with the first line of the answer."""
+        told = msgspec.json.decode(self.body)
+
+        assert ("Status", "v1", "Failure", "application/json") == (
+            told["kind"], told["apiVersion"], told["status"], self["content-type"],
+        )  # fmt: skip
+        assert (self.status, True) == (told["code"], bool(told["message"]))
+        return self.status, str(told["reason"])
 
 
 class Connection:
@@ -127,7 +143,7 @@ class Site:
     async def get(self, path: str = USERLIST, *headers: str, method: str = "GET", body: bytes = b"") -> Reply:
         """One request on a connection of its own."""
         async with self.connected() as connection:
-            connection.send(f"{method} {path} HTTP/1.1", "Host: api", *headers, body=body)
+            connection.send(f"{method} {path} HTTP/1.1", "Host: localhost", *headers, body=body)
             return await connection.reply(to_head=method == "HEAD")
 
     async def metric(self, name: str) -> float:
@@ -173,19 +189,20 @@ class Alone(Site):
         """Requests that reached the application."""
         return self.api.asked
 
-    def agent(self, *, ref: GuestRef = VM, uid: str = "u1", **facts: Any) -> int:
+    def agent(self, *, ref: GuestRef = VM, uid: str = "u1", at: datetime | None = None, **facts: Any) -> int:
         """Say something about a guest's agent."""
-        return self._say(ref, Kind.AGENT, agent_state(ref, uid, **facts), uid, None)
+        return self._say(ref, Kind.AGENT, agent_state(ref, uid, **facts), uid, at)
 
     def userlist(self, *names: str, ref: GuestRef = VM, uid: str = "u1", at: datetime | None = None) -> int:
         """Say who is logged in."""
         return self._say(ref, Kind.USERLIST, users(*names), uid, at)
 
     def _say(self, ref: GuestRef, kind: str, body: Body, uid: str, at: datetime | None) -> int:
-        """Apply a message as if it had come from the stream; its revision."""
+        """Apply a message as if it had come from the stream, about a guest that was asked about; its revision."""
         event = codec.Event(id="1", source="/guestwire/local/h", uid=uid, time=at or codec.now(), trace_id="")
         revision = self.cache.revision + 1
         self.cache.apply(Message(Address("local", ref, kind), revision, event, codec.encode(body), {}))
+        self.cache.find(KUBEVIRT, ref, Kind.USERLIST)
         return revision
 
 
@@ -205,7 +222,7 @@ async def serving(limits: Limits) -> AsyncIterator[Alone]:
     cache = Cache()
     cache.begin()
     cache.complete()
-    api = CountingApi(cache, Metrics(cache, connected=lambda: False, skipped=lambda: 0), limits)
+    api = CountingApi(cache, Metrics(cache, connected=lambda: False, skipped=lambda: 0), limits, hosts=Hosts())
     server = Server(config(api, grace=5))
     listening = listen(settings.Api(listen="127.0.0.1:0"))
     task = asyncio.create_task(server.serve([listening]))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sysconfig
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -33,6 +35,7 @@ CASES = {
 }
 """Which body of a kind; of the others the first there is."""
 
+GUESTS = "/apis/guestwire.io/v1/guests"
 GUESTWIRE = Path(sysconfig.get_path("scripts"), "guestwire")
 
 
@@ -118,13 +121,15 @@ def state(ref: GuestRef, **facts: object) -> AgentState:
 
 
 class Replica:
-    """`guestwire serve` on a port of its own, open to whoever asks."""
+    """`guestwire serve` on a port of its own, open to whoever asks; `names` as in `api.names`."""
 
-    def __init__(self, nats: NatsServer, directory: Path, *, port: int | None = None) -> None:
+    def __init__(self, nats: NatsServer, directory: Path, *, port: int | None = None, names: str = "") -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         environ = {"GUESTWIRE_NATS__SERVERS": nats.url, "GUESTWIRE_API__LISTEN": f"127.0.0.1:{self.port}"}
+        if names:
+            environ["GUESTWIRE_API__NAMES"] = names
         self.daemon = Daemon([GUESTWIRE, "serve"], log=directory / "api.log", env={**os.environ, **environ})
 
     def start(self) -> None:
@@ -135,6 +140,12 @@ class Replica:
     def stop(self) -> None:
         """End it."""
         self.daemon.stop()
+
+    def guests(self) -> dict[str, Any]:
+        """All it lists, by namespace/name; empty when it does not."""
+        code, _, body = self.get(GUESTS)
+        items = json.loads(body)["items"] if code == 200 else []
+        return {f"{each['metadata']['namespace']}/{each['metadata']['name']}": each for each in items}
 
     def get(self, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
         """Status, headers in lower case, body; 0 when nobody answers. Of a header's name `_` is `-`."""

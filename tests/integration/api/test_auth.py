@@ -449,6 +449,21 @@ async def test_get_with_a_token(mutual: Site, tmp_path: Path) -> None:
     assert (1, True) == (status, "certificate verify failed" in said)
 
 
+async def test_get_with_a_certificate(mutual: Site, client_ca: Authority, tmp_path: Path) -> None:
+    """`guestwire get` shows a certificate; what is none is told by the option's name."""
+    pair = client_ca.issue(tmp_path / "carol", "carol")
+    given = ("--server", f"https://127.0.0.1:{mutual.port}", "--ca", str(tmp_path / "server-ca.crt"), "-o", "raw")
+
+    async def get(*arguments: str) -> tuple[int, str, str]:
+        return await asyncio.to_thread(run, "get", "userlist", "vm1", *given, *arguments)
+
+    assert (0, BODY.decode(), "") == await get("--cert", str(pair.certificate), "--key", str(pair.key))
+    status, _, said = await get("--cert", str(tmp_path / "nobody.crt"))
+    assert (2, f"guestwire: --cert, --key: {tmp_path}/nobody.crt: No such file or directory\n") == (status, said)
+    status, _, said = await get("--key", str(pair.key))
+    assert (2, True) == (status, said.startswith("guestwire: --key: "))
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_sessions_are_not_taken_up_again(
     mutual: Site, client_ca: Authority, tmp_path: Path, version: ssl.TLSVersion
@@ -551,6 +566,12 @@ def test_wrong_settings(tmp_path: Path, readers: Path, options: dict[str, Any], 
 
     assert str(caught.value).startswith(expected.format(**names))
     assert "\n" not in str(caught.value)
+
+
+def test_who_may_read_in_words(readers: Path) -> None:
+    """For the log."""
+    assert "whoever asks" == Security(settings.Api()).asked
+    assert "holders of tokens" == Security(settings.Api(readers=str(readers))).asked
 
 
 def test_listens_elsewhere_only_when_secure(readers: Path) -> None:

@@ -65,9 +65,9 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "team:one"}]
 
 
 class Site:
-    """The API behind an API server."""
+    """The API behind an API server; `decisions` are good for so many seconds."""
 
-    def __init__(self, kube: KubeApiserver, directory: Path, nats: NatsServer) -> None:
+    def __init__(self, kube: KubeApiserver, directory: Path, nats: NatsServer, *, decisions: float = 1) -> None:
         self.kube = kube
         self.port = free_port()
         self.authority = Authority(directory / "serving-ca", "serving-ca")
@@ -79,7 +79,7 @@ class Site:
             "GUESTWIRE_API__CERTIFICATE": str(self.pair.certificate),
             "GUESTWIRE_API__KEY": str(self.pair.key),
             "GUESTWIRE_API__KUBECONFIG": str(kube.kubeconfig_for("api", "guestwire")),
-            "GUESTWIRE_API__DECISIONS": "1",
+            "GUESTWIRE_API__DECISIONS": str(decisions),
         }
         program = Path(sysconfig.get_path("scripts"), "guestwire")
         self.daemon = Daemon([program, "serve"], log=directory / "api.log", env={**os.environ, **environ})

@@ -7,6 +7,7 @@ import gzip
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -55,7 +56,7 @@ async def watching(site: Any, path: str = ALL, *headers: str, **query: str) -> A
     """A watch."""
     parameters = "&".join(f"{name}={quote(value)}" for name, value in query.items())
     async with site.connected() as connection:
-        connection.send(f"GET {path}?watch=true&{parameters} HTTP/1.1", "Host: api", *headers)
+        connection.send(f"GET {path}?watch=true&{parameters} HTTP/1.1", "Host: localhost", *headers)
         head = await connection.reader.readuntil(b"\r\n\r\n")
         assert b"200" in head.splitlines()[0], head
         yield Events(connection.reader)
@@ -193,6 +194,21 @@ async def test_table(alone: Any) -> None:
     assert None is (await listed(alone, ALL, TABLE, includeObject="None"))["rows"][0]["object"]
 
 
+async def test_table_of_a_stale_guest(alone: Any) -> None:
+    """Of whom nobody has told for three heartbeats: the table says so as time passes, and its label stays."""
+
+    async def agents() -> dict[str, str]:
+        return {row["cells"][0]: row["cells"][1] for row in (await listed(alone, ALL, TABLE))["rows"]}
+
+    revision = alone.agent(at=codec.now() - timedelta(seconds=910))
+    assert "stale" == (await agents())["vm1"]
+    assert ["vm1"] == names(await listed(alone, labelSelector="guestwire.io/agent=connected"))
+    assert revision == alone.cache.revision
+    alone.agent()
+
+    assert "connected" == (await agents())["vm1"]
+
+
 async def test_metadata_only(alone: Any) -> None:
     """For clients that only count."""
     accept = "Accept: application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
@@ -207,7 +223,7 @@ async def test_large_lists_are_compressed(alone: Any) -> None:
     for number in range(500):
         alone.agent(ref=GuestRef("default", f"g{number}"))
     async with alone.connected() as connection:
-        connection.send(f"GET {ALL} HTTP/1.1", "Host: api", "Accept-Encoding: gzip", "Connection: close")
+        connection.send(f"GET {ALL} HTTP/1.1", "Host: localhost", "Accept-Encoding: gzip", "Connection: close")
         head, _, body = (await connection.reader.read()).partition(b"\r\n\r\n")
 
     packed, rest = b"", body
@@ -324,7 +340,7 @@ async def test_watcher_that_does_not_read(serving: Any) -> None:
     async with serving(Limits(reading=1)) as site:
         site.agent()
         async with site.connected() as connection:
-            connection.send(f"GET {ALL}?watch=1 HTTP/1.1", "Host: api")
+            connection.send(f"GET {ALL}?watch=1 HTTP/1.1", "Host: localhost")
             await connection.reader.readuntil(b"\r\n\r\n")
             connection.writer.transport.pause_reading()
             async with asyncio.timeout(60):
@@ -386,6 +402,56 @@ async def test_last_value_of_a_guest_that_is_away(alone: Any) -> None:
         stale["warning"],
     )
     assert before["last-modified"] == stale["last-modified"]
+
+
+async def test_last_known_of_a_whole_guest_that_is_away(alone: Any) -> None:
+    """So is all that was known of it, beside an agent's record that says that it is away."""
+    path = f"{IN_DEFAULT}/vm1"
+    known = json.loads((await alone.get(path)).body)["status"]["userlist"]
+    present = await alone.get(f"{path}?allowStale=true")
+    alone.agent(connected=False)
+    usual, stale = await alone.get(path), await alone.get(f"{path}?allowStale=true")
+    told = json.loads(stale.body)
+
+    assert ["", "", '110 guestwire "the agent is away; this is the last value known"'] == [
+        each["warning"] for each in (present, usual, stale)
+    ]
+    assert {"agent"} == set(json.loads(usual.body)["status"])
+    assert (False, known) == (told["status"]["agent"]["connected"], told["status"]["userlist"])
+    assert json.loads(usual.body)["metadata"] == told["metadata"]
+    table = await alone.get(f"{path}?allowStale=true", TABLE)
+    assert "1" in map(str, json.loads(table.body)["rows"][0]["cells"])
+    assert stale["warning"] == table["warning"]
+
+
+async def test_nothing_to_mark_of_a_guest_that_never_had_an_agent(alone: Any) -> None:
+    """A guest of which nothing was ever known is told as always."""
+    alone.agent(ref=GuestRef("default", "vm2"), channel=False, connected=False)
+    reply = await alone.get(f"{IN_DEFAULT}/vm2?allowStale=true")
+
+    assert (200, "", {"agent"}) == (reply.status, reply["warning"], set(json.loads(reply.body)["status"]))
+
+
+@pytest.mark.parametrize("path", [ALL, IN_DEFAULT])
+@pytest.mark.parametrize("watch", ["false", "true"])
+@pytest.mark.parametrize("wish", ["maxAge=5s", "maxAge=", "allowStale=true", "allowStale=false"])
+async def test_lists_fulfil_no_wishes(alone: Any, path: str, watch: str, wish: str) -> None:
+    """What a read of one guest may ask for is refused by lists and watches, page's events included."""
+    expected = f"{wish.partition('=')[0]}: is for reads of one guest, not for lists and watches"
+    replies = [
+        await alone.get(f"{path}?watch={watch}&{wish}", *headers) for headers in ((), ("Accept: text/event-stream",))
+    ]
+
+    assert [(400, "BadRequest", expected)] * 2 == [
+        (reply.status, json.loads(reply.body)["reason"], reply.message) for reply in replies
+    ]
+
+
+async def test_wishes_that_cannot_be(alone: Any) -> None:
+    """A whole guest refuses them as a kind does."""
+    replies = [await alone.get(f"{IN_DEFAULT}/vm1?{wish}") for wish in ("maxAge=soon", "allowStale=maybe")]
+
+    assert [(400, "maxAge"), (400, "allowStale")] == [(each.status, each.message.partition(":")[0]) for each in replies]
 
 
 async def test_times_of_a_table(alone: Any) -> None:

@@ -63,10 +63,10 @@ async def test_answer(alone: Any) -> None:
 async def test_both_ways_answer_the_same(alone: Any, version: str, headers: tuple[str, ...], method: str) -> None:
     """The protocol class answers without asking the application, and as the application would, byte for byte."""
     async with alone.connected() as fast, alone.connected() as slow:
-        fast.send(f"{method} {USERLIST} HTTP/{version}", "Host: api", *headers)
+        fast.send(f"{method} {USERLIST} HTTP/{version}", "Host: localhost", *headers)
         by_protocol = await fast.reply(to_head=method == "HEAD")
         asked = alone.asked
-        slow.send(f"{method} {USERLIST} HTTP/{version}", "Host: api", SLOW, *headers)
+        slow.send(f"{method} {USERLIST} HTTP/{version}", "Host: localhost", SLOW, *headers)
         by_application = await slow.reply(to_head=method == "HEAD")
 
         assert (0, 1) == (asked, alone.asked)
@@ -143,12 +143,25 @@ async def test_kind_that_was_not_read(alone: Any) -> None:
 
 async def test_command_line_asks_for_any_kind(alone: Any) -> None:
     """`guestwire get` asks for KubeVirt's kinds where KubeVirt has them, and for the others where we have them."""
-    server, ref = f"http://127.0.0.1:{alone.port}", GuestRef("default", "vm1")
+    client, ref = get.Client(f"http://127.0.0.1:{alone.port}"), GuestRef("default", "vm1")
 
-    assert BODY == await asyncio.to_thread(get.read, server, ref, "userlist")
-    assert b'"connected":true' in await asyncio.to_thread(get.read, server, ref, "agent")
+    assert BODY == await asyncio.to_thread(get.read, client, ref, "userlist")
+    assert b'"connected":true' in await asyncio.to_thread(get.read, client, ref, "agent")
+    assert b'"kind":"Guest"' in await asyncio.to_thread(get.read, client, ref, "guest")
     with pytest.raises(GuestwireError, match=r"load of guests\.guestwire\.io"):
-        await asyncio.to_thread(get.read, server, ref, "load")
+        await asyncio.to_thread(get.read, client, ref, "load")
+
+
+async def test_command_line_asks_for_the_last_value(alone: Any) -> None:
+    """Of a guest whose agent is away `guestwire get` tells how to get the last value, and gets it."""
+    client, ref = get.Client(f"http://127.0.0.1:{alone.port}"), GuestRef("default", "vm1")
+    alone.agent(connected=False)
+    with pytest.raises(GuestwireError, match="--allow-stale gives the last value"):
+        await asyncio.to_thread(get.read, client, ref, "userlist")
+
+    assert BODY == await asyncio.to_thread(lambda: get.read(client, ref, "userlist", allowStale="true"))
+    with pytest.raises(GuestwireError, match=r"^maxAge: "):
+        await asyncio.to_thread(lambda: get.read(client, ref, "userlist", maxAge="soon"))
 
 
 async def test_nothing_collected_yet(alone: Any) -> None:
@@ -296,7 +309,7 @@ async def test_keep_alive(alone: Any) -> None:
     async with alone.connected() as connection:
         statuses = []
         for path in (USERLIST, "/livez", USERLIST, "/nowhere", USERLIST, f"{V1}/guestosinfo", USERLIST):
-            connection.send(f"GET {path} HTTP/1.1", "Host: api")
+            connection.send(f"GET {path} HTTP/1.1", "Host: localhost")
             statuses.append((await connection.reply()).status)
 
     assert [200, 200, 200, 404, 200, 200, 200] == statuses
@@ -307,7 +320,7 @@ async def test_pipelining(alone: Any) -> None:
     paths = [USERLIST, f"{USERLIST}/", USERLIST, "/livez", USERLIST, USERLIST, "/nowhere", USERLIST] * 8
     async with alone.connected() as connection:
         for path in paths:
-            connection.send(f"GET {path} HTTP/1.1", "Host: api")
+            connection.send(f"GET {path} HTTP/1.1", "Host: localhost")
         bodies = [(await connection.reply()).body for _ in paths]
 
     expected = {USERLIST: BODY, f"{USERLIST}/": BODY, "/livez": b"ok\n"}
@@ -318,8 +331,8 @@ async def test_pipelining(alone: Any) -> None:
 async def test_nothing_is_answered_after_close(alone: Any) -> None:
     """A request behind one that asked to close is not answered."""
     async with alone.connected() as connection:
-        connection.send(f"GET {USERLIST} HTTP/1.1", "Host: api", "Connection: close")
-        connection.send(f"GET {USERLIST} HTTP/1.1", "Host: api")
+        connection.send(f"GET {USERLIST} HTTP/1.1", "Host: localhost", "Connection: close")
+        connection.send(f"GET {USERLIST} HTTP/1.1", "Host: localhost")
 
         assert "close" == (await connection.reply())["connection"]
         assert await connection.closed()
@@ -327,7 +340,7 @@ async def test_nothing_is_answered_after_close(alone: Any) -> None:
 
 async def test_request_in_pieces(alone: Any) -> None:
     """However the bytes of a request arrive, it is one request."""
-    request = f"GET {USERLIST} HTTP/1.1\r\nHost: api\r\nAccept: */*\r\n\r\n".encode() * 2
+    request = f"GET {USERLIST} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n".encode() * 2
     async with alone.connected() as connection:
         for position in range(len(request)):
             connection.writer.write(request[position : position + 1])
@@ -341,11 +354,11 @@ async def test_request_in_pieces(alone: Any) -> None:
 async def test_get_with_a_body(alone: Any) -> None:
     """A body on a GET is read past, and the connection goes on."""
     async with alone.connected() as connection:
-        connection.send(f"GET {USERLIST} HTTP/1.1", "Host: api", "Content-Length: 5", body=b"GET /")
+        connection.send(f"GET {USERLIST} HTTP/1.1", "Host: localhost", "Content-Length: 5", body=b"GET /")
         connection.send(
-            f"GET {USERLIST} HTTP/1.1", "Host: api", "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n"
+            f"GET {USERLIST} HTTP/1.1", "Host: localhost", "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n"
         )
-        connection.send(f"GET {USERLIST} HTTP/1.1", "Host: api")
+        connection.send(f"GET {USERLIST} HTTP/1.1", "Host: localhost")
         replies = [await connection.reply() for _ in range(3)]
 
     assert [BODY] * 3 == [reply.body for reply in replies]
@@ -354,7 +367,7 @@ async def test_get_with_a_body(alone: Any) -> None:
 async def test_expect_continue(alone: Any) -> None:
     """A client that waits for leave to send a body gets its answer at once."""
     async with alone.connected() as connection:
-        connection.send(f"GET {USERLIST} HTTP/1.1", "Host: api", "Content-Length: 5", "Expect: 100-continue")
+        connection.send(f"GET {USERLIST} HTTP/1.1", "Host: localhost", "Content-Length: 5", "Expect: 100-continue")
 
         assert 200 == (await connection.reply()).status
 
@@ -374,7 +387,7 @@ async def test_head_too_large(alone: Any, where: str, in_pieces: bool) -> None:
     """Request line and headers have a limit, however they arrive."""
     filler = "x" * 17000
     lines = [f"GET /{filler} HTTP/1.1"] if where == "path" else [f"GET {USERLIST} HTTP/1.1", f"X-Long: {filler}"]
-    request = "".join(f"{line}\r\n" for line in [*lines, "Host: api", ""]).encode()
+    request = "".join(f"{line}\r\n" for line in [*lines, "Host: localhost", ""]).encode()
     async with alone.connected() as connection:
         for piece in [request[:9000], request[9000:16500], request[16500:]] if in_pieces else [request]:
             connection.writer.write(piece)
@@ -403,7 +416,7 @@ async def test_slow_head(alone: Any) -> None:
     """Who sends a request drop by drop is cut off when the head's time is over (1 s here)."""
     loop = asyncio.get_running_loop()
     async with alone.connected() as connection:
-        connection.send(f"GET {USERLIST} HTTP/1.1", "Host: api")
+        connection.send(f"GET {USERLIST} HTTP/1.1", "Host: localhost")
         await connection.reply()
         began = loop.time()
         drops = asyncio.create_task(_drip(connection, b"GET /livez HTTP/1.1\r\nX: " + b"x" * 1000))
@@ -425,8 +438,8 @@ async def test_silent_connections_are_closed(alone: Any) -> None:
     loop = asyncio.get_running_loop()
     async with alone.connected() as silent, alone.connected() as quiet, alone.connected() as idle:
         began = loop.time()
-        quiet.send(f"GET {USERLIST} HTTP/1.1", "Host: api")
-        idle.send("GET /livez HTTP/1.1", "Host: api")
+        quiet.send(f"GET {USERLIST} HTTP/1.1", "Host: localhost")
+        idle.send("GET /livez HTTP/1.1", "Host: localhost")
         await quiet.reply()
         await idle.reply()
 
@@ -443,7 +456,7 @@ async def test_client_that_does_not_read(alone: Any) -> None:
     async with alone.connected() as deaf:
         deaf.writer.transport.pause_reading()
         for _ in range(60):
-            deaf.send(f"GET {USERLIST} HTTP/1.1", "Host: api")
+            deaf.send(f"GET {USERLIST} HTTP/1.1", "Host: localhost")
         await asyncio.sleep(0.5)
 
         assert 200 == (await alone.get("/livez")).status
@@ -463,7 +476,7 @@ async def test_slow_reader_gets_everything(alone: Any) -> None:
     async with alone.connected() as late:
         late.writer.transport.pause_reading()
         for _ in range(20):
-            late.send(f"GET {USERLIST} HTTP/1.1", "Host: api")
+            late.send(f"GET {USERLIST} HTTP/1.1", "Host: localhost")
         await asyncio.sleep(0.6)
         late.writer.transport.resume_reading()
         replies = [await late.reply() for _ in range(20)]
@@ -477,13 +490,13 @@ async def test_too_many_connections(alone: Any) -> None:
     async with AsyncExitStack() as stack:
         held = [await stack.enter_async_context(alone.connected()) for _ in range(8)]
         for connection in held:
-            connection.send(f"GET {USERLIST} HTTP/1.1", "Host: api")
+            connection.send(f"GET {USERLIST} HTTP/1.1", "Host: localhost")
             assert 200 == (await connection.reply()).status
         async with alone.connected() as extra:
             reply = await extra.reply()
 
         assert (503, "1", "close") == (reply.status, reply["retry-after"], reply["connection"])
-        held[0].send(f"GET {USERLIST} HTTP/1.1", "Host: api")
+        held[0].send(f"GET {USERLIST} HTTP/1.1", "Host: localhost")
         assert 200 == (await held[0].reply()).status
 
 

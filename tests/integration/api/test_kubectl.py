@@ -7,8 +7,7 @@ Nothing is known to kubectl beforehand: names, columns and descriptions are what
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +17,13 @@ import yaml
 from api.groups import GUESTWIRE
 from guestwire.snapshot import GuestRef, Kind
 from lab.errors import LabError
-from lab.kube_apiserver import KubeApiserver
-from lab.kube_build import KubeBinaries
-from lab.nats_server import NatsServer
-from lab.process import Daemon, OwnedDirectory, wait_until
 from tests.conftest import part
-from tests.integration.api.fleet import Collector, Replica, state
-from tests.integration.api.test_auth_cluster import RIGHTS, Site, built, led_here
-from tests.integration.api.test_informer import GoInformer, build
+from tests.integration.api.aggregated import PATIENCE, Cluster, until
+from tests.integration.api.fleet import Replica, state
+from tests.integration.api.go_programs import build
+from tests.integration.api.informers import GoInformer
 
-PATIENCE = 90.0
-VM, WEB, AWAY = GuestRef("default", "vm1"), GuestRef("default", "web"), GuestRef("other", "away")
 WATCHED = GuestRef("default", "watched")
-
-
-class Cluster:
-    """A cluster that serves guests, and their collector."""
-
-    def __init__(self, site: Site, binaries: KubeBinaries, nats: NatsServer, collector: Collector) -> None:
-        self.site = site
-        self.collector = collector
-        self.nats = nats
-        self._kubectl = binaries.kubectl
-
-    def kubectl(self, *args: str, check: bool = True) -> str:
-        """What it prints."""
-        return self.site.kube.kubectl(*args, check=check, timeout=60)
-
-    def table(self, *args: str) -> list[list[str]]:
-        """Columns of what it prints, parted as its first line is."""
-        lines = self.kubectl(*args).splitlines()
-        starts = [found.start() for found in re.finditer(r"\S+(?: \S+)*", lines[0])]
-        ends = [*starts[1:], None]
-        return [[line[begin:end].strip() for begin, end in zip(starts, ends, strict=True)] for line in lines]
-
-    def running(self, log: Path, *args: str) -> Daemon:
-        """It as a process."""
-        return Daemon([self._kubectl, f"--kubeconfig={self.site.kube.kubeconfig}", *args], log=log)
 
 
 @pytest.fixture(scope="module")
@@ -63,39 +32,6 @@ def program() -> Path:
     with part("Go informer"):
         return build()
     raise AssertionError
-
-
-@pytest.fixture(scope="module")
-def cluster(kube_binaries: KubeBinaries) -> Iterator[Cluster]:
-    """Three guests behind an API server: one of which all is known, one with two users, one whose agent is away."""
-    with OwnedDirectory() as directory:
-        kube, nats = KubeApiserver(kube_binaries, directory / "kube"), NatsServer(directory / "nats")
-        kube.start()
-        nats.start()
-        for namespace in ("guestwire", "other"):
-            kube.kubectl("create", "namespace", namespace)
-        kube.kubectl("create", "serviceaccount", "api", "-n", "guestwire")
-        site = Site(kube, directory, nats)
-        kube.apply(led_here(built(kube_binaries, directory / "manifests"), site.port, site.authority.certificate))
-        kube.apply(RIGHTS)
-        collector = Collector(nats)
-        collector.everything(VM)
-        collector.guest(WEB, "alice", "bob")
-        collector.publish((AWAY, Kind.AGENT, state(AWAY, connected=False)))
-        site.daemon.start()
-        try:
-            site.daemon.ready(site.ready, PATIENCE)
-            kube.kubectl("wait", "--for=condition=Available", "apiservice/v1.guestwire.io", "--timeout=60s", timeout=90)
-            until(lambda: "error" not in kube.kubectl("get", "guests", check=False), "guests discovered")
-            yield Cluster(site, kube_binaries, nats, collector)
-        finally:
-            for each in (site.daemon, kube, nats):
-                each.stop()
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for it."""
-    wait_until(lambda: bool(condition()), PATIENCE, what)
 
 
 def test_get(cluster: Cluster) -> None:
@@ -144,6 +80,25 @@ def test_selection(cluster: Cluster, args: tuple[str, ...], expected: list[str])
     lines = cluster.kubectl("get", *args, "-o", "name").split()
 
     assert expected == [line.removeprefix("guest.guestwire.io/") for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (("-A",), ["vm1", "web", "away"]),
+        (("-A", "--sort-by=.metadata.name"), ["away", "vm1", "web"]),
+        (("-A", "--sort-by={.metadata.labels.guestwire\\.io/agent}"), ["vm1", "web", "away"]),
+        (("--sort-by=.status.agent.host",), ["web", "vm1"]),
+        (("--sort-by=.status.userlist.items[0].userName", "-o", "wide"), ["vm1", "web"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_sorted_table(cluster: Cluster, args: tuple[str, ...], expected: list[str]) -> None:
+    """The table is sorted by whatever the object holds, also what it shows in no column."""
+    header, *rows = cluster.table("get", "guests", *args)
+
+    assert expected == [row[header.index("NAME")] for row in rows]
+    assert {"AGENT", "OS", "IP", "USERS", "DISK", "AGE"} <= set(header)
 
 
 @pytest.mark.parametrize(("form", "parse"), [("yaml", yaml.safe_load), ("json", json.loads)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -64,11 +65,11 @@ async def test_sigterm_during_requests(world: Any, site: Any) -> None:
         site.connected() as idle,
     ):
         await site.applied(revision)
-        idle.send(f"GET {USERLIST} HTTP/1.1", "Host: api", "Content-Length: 0")
+        idle.send(f"GET {USERLIST} HTTP/1.1", "Host: localhost", "Content-Length: 0")
         await idle.reply()
         busy.writer.transport.pause_reading()
         for number in range(30):
-            busy.send(f"GET {USERLIST} HTTP/1.1", "Host: api", *(["Content-Length: 0"] if number % 2 else []))
+            busy.send(f"GET {USERLIST} HTTP/1.1", "Host: localhost", *(["Content-Length: 0"] if number % 2 else []))
         await asyncio.sleep(0.5)
         child.send_signal(signal.SIGTERM)
         assert await idle.closed()
@@ -81,6 +82,17 @@ async def test_sigterm_during_requests(world: Any, site: Any) -> None:
         assert 0 == await asyncio.wait_for(child.wait(), 5)
     assert [f'"{revision}"'] * 30 == [reply["etag"] for reply in replies]
     assert ["close"] == [reply["connection"] for reply in replies if reply["connection"]]
+
+
+async def test_names_of_loopback(world: Any, site: Any) -> None:
+    """With nothing set it answers under names of this host only."""
+    async with process(world.nats.url, site.port), site.connected_patiently() as connection:
+        statuses = []
+        for host in (f"127.0.0.1:{site.port}", "evil.example", "localhost"):
+            connection.send("GET /livez HTTP/1.1", f"Host: {host}")
+            statuses.append((await connection.reply()).status)
+
+        assert [200, 421, 200] == statuses
 
 
 async def test_sigterm_when_idle(world: Any, site: Any) -> None:
@@ -105,7 +117,7 @@ async def test_sigterm_with_a_client_that_does_not_read(world: Any, site: Any) -
         await site.applied(revision)
         deaf.writer.transport.pause_reading()
         for _ in range(30):
-            deaf.send(f"GET {USERLIST} HTTP/1.1", "Host: api")
+            deaf.send(f"GET {USERLIST} HTTP/1.1", "Host: localhost")
         await asyncio.sleep(0.5)
         child.send_signal(signal.SIGTERM)
         assert 0 == await asyncio.wait_for(child.wait(), 9)
@@ -119,6 +131,16 @@ def test_serves_strangers_only_when_told(listen: str) -> None:
         "listen on 127.0.0.1, or set api.insecure to serve whoever asks\n"
     )
     assert (2, "", expected) == run("serve", GUESTWIRE_API__LISTEN=listen)
+
+
+async def test_says_whom_it_serves(started: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """On loopback, where nobody is asked who they are, the first line of the log says so."""
+    caplog.set_level(logging.INFO)
+    await started(connect=False)
+    (line,) = [record.getMessage() for record in caplog.records if "serving" in record.getMessage()]
+
+    assert "127.0.0.1:" in line
+    assert "whoever asks" in line
 
 
 def test_serves_strangers_when_told() -> None:
@@ -189,4 +211,4 @@ def test_completion_completes() -> None:
     """What the script asks for at the TAB key: the kinds that can be read."""
     answer = run(_GUESTWIRE_COMPLETE="bash_complete", COMP_WORDS="guestwire get ", COMP_CWORD="2")
 
-    assert [f"plain,{kind}" for kind in codec.kinds()] == answer[1].split()
+    assert [f"plain,{kind}" for kind in ("guest", *codec.kinds())] == answer[1].split()

@@ -10,7 +10,7 @@ import pytest
 
 USERLIST = "/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachineinstances/vm1/userlist"
 OURS = "/apis/guestwire.io/v1/namespaces/default/guests/vm1"
-GET = f"GET {USERLIST} HTTP/1.1\r\nHost: api\r\n"
+GET = f"GET {USERLIST} HTTP/1.1\r\nHost: localhost\r\n"
 
 
 def with_body(body: str, more: str = "") -> str:
@@ -26,12 +26,12 @@ REQUESTS = (
     f'{GET}If-None-Match: "2"\r\n\r\n',
     f'{GET}If-None-Match: "1"\r\n\r\n',
     f"GET {USERLIST} HTTP/1.1\r\nhost:\t api \r\n\r\n",
-    f"GET {OURS}/userlist HTTP/1.1\r\nHost: api\r\n\r\n",
-    f"GET {OURS}/agent HTTP/1.1\r\nHost: api\r\n\r\n",
-    f"GET {OURS}/filesystemlist HTTP/1.1\r\nHost: api\r\n\r\n",
-    f"GET {USERLIST}/ HTTP/1.1\r\nHost: api\r\n\r\n",
-    "GET /livez HTTP/1.1\r\nHost: api\r\n\r\n",
-    f"PUT {USERLIST} HTTP/1.1\r\nHost: api\r\n\r\n",
+    f"GET {OURS}/userlist HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    f"GET {OURS}/agent HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    f"GET {OURS}/filesystemlist HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    f"GET {USERLIST}/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    f"PUT {USERLIST} HTTP/1.1\r\nHost: localhost\r\n\r\n",
     with_body("GET /"),
     with_body(f"{GET}\r\n"),
     with_body(f"{GET}Accept: application/json\r\n\r\n", "Accept: text/html\r\n"),
@@ -109,7 +109,7 @@ async def test_connection_in_use_is_kept(alone: Any) -> None:
     async with alone.connected() as connection:
         statuses = []
         for path in (USERLIST, "/livez", *[USERLIST] * 12):
-            connection.send(f"GET {path} HTTP/1.1", "Host: api")
+            connection.send(f"GET {path} HTTP/1.1", "Host: localhost")
             statuses.append((await connection.reply()).status)
             await asyncio.sleep(0.3)
 

@@ -69,7 +69,7 @@ class Site:
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A request whose answer is not read yet."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1024)
-        lines = (f"{method} {path} HTTP/1.1", "Host: api", "Connection: close", *headers, "")
+        lines = (f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close", *headers, "")
         writer.write("".join(f"{line}\r\n" for line in lines).encode())
         return reader, writer
 

@@ -184,7 +184,7 @@ async def test_messages_lost_on_the_way_are_fetched_again(nats_server: Any, worl
             await asyncio.gather(*(world.userlist("x" * 500, ref=ref) for ref in guests))
 
             async def complete() -> bool:
-                return all(KUBEVIRT.path(ref, "userlist") in cache.answers for ref in guests)
+                return all(cache.find(KUBEVIRT, ref, "userlist").etag for ref in guests)
 
             await world.eventually(complete, "every message")
         finally:

@@ -62,7 +62,7 @@ async def test_idle_watchers(world: Any, site: Any, many_files: None) -> None:
             watch.send(
                 "GET /apis/guestwire.io/v1/namespaces/default/guests?watch=1"
                 f"&resourceVersion={revision}&fieldSelector=metadata.name={name} HTTP/1.1",
-                "Host: api",
+                "Host: localhost",
             )
             watches.append(watch)
         heads = await asyncio.gather(*(watch.reader.readuntil(b"\r\n\r\n") for watch in watches))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import ssl
@@ -29,9 +30,10 @@ SERVICE = "v1.guestwire.io"
 
 @pytest.fixture(scope="module")
 def overlay(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The plain overlay with that component, as a user would write it."""
+    """The plain overlay with that component, and readers' tokens, as a user would write it."""
     line = "components:\n"
-    return changed("plain", tmp_path_factory.mktemp("overlay"), line, f"{line}  - ../../components/aggregation\n")
+    more = f"{line}  - ../../components/aggregation\n  - ../../components/readers\n"
+    return changed("plain", tmp_path_factory.mktemp("overlay"), line, more)
 
 
 @pytest.fixture
@@ -61,6 +63,17 @@ def token(server: KubeApiserver, directory: Path) -> Path:
     return home
 
 
+def readers(directory: Path, secret: str) -> Path:
+    """What kubelet mounts of `api-readers`: one token, for everything."""
+    home = directory / "readers"
+    home.mkdir()
+    file = home / "readers"
+    file.write_text(f"alice sha256:{hashlib.sha256(secret.encode()).hexdigest()} *\n")
+    file.chmod(0o440)
+    os.chown(file, 0, 10001)
+    return home
+
+
 def lead_here(server: KubeApiserver, port: int, authority: Authority) -> None:
     """Make the Service one that leads to this machine, where no pod network is, and tell who signed."""
     bundle = base64.b64encode(authority.certificate.read_bytes()).decode()
@@ -76,7 +89,10 @@ def lead_here(server: KubeApiserver, port: int, authority: Authority) -> None:
 async def test_pod(
     server: KubeApiserver, overlay: Path, build: Build, nats_server: NatsServer, bus: Bus, tmp_path: Path
 ) -> None:
-    """The pod learns from the cluster it runs in whom to trust, is found Available, and asks it who may read."""
+    """
+    The pod learns from the cluster it runs in whom to trust, is found Available, and asks it who may read. Who comes
+    directly, as a browser does, gets the page, and guests for a token.
+    """
     with part("root"):
         if os.geteuid() != 0:
             raise LabError("this test makes mounts")
@@ -95,25 +111,35 @@ async def test_pod(
     volumes = {
         TOKEN: token(server, tmp_path),
         environ["GUESTWIRE_API__CERTIFICATE"].rpartition("/")[0]: secret(authority, tmp_path),
+        environ["GUESTWIRE_API__READERS"].rpartition("/")[0]: readers(tmp_path, "token-of-alice"),
     }
     context = ssl.create_default_context(cafile=str(authority.certificate))
 
-    def ready() -> bool:
+    def direct(path: str, **headers: str) -> int:
+        request = urllib.request.Request(f"https://127.0.0.1:{port}{path}", headers=headers)
         try:
-            with urllib.request.urlopen(f"https://127.0.0.1:{port}/readyz", timeout=5, context=context) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+            with urllib.request.urlopen(request, timeout=5, context=context) as answer:  # noqa: S310
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+        except OSError:
+            return 0
 
     path = "/apis/guestwire.io/v1/namespaces/default/guests/web/userlist"
     with Pod(workload, environ, tmp_path / "pod", volumes=volumes) as pod:
-        pod.ready(ready, 60)
+        pod.ready(lambda: direct("/readyz") == 200, 60)
         server.kubectl("wait", "--for=condition=Available", f"apiservice/{SERVICE}", "--timeout=60s", timeout=90)
         allowed = server.kubectl("get", "--raw", path, check=False)
         denied = server.kubectl("get", "--raw", path, "--as=eve", check=False)
+        guests = "/apis/guestwire.io/v1/guests"
+        page = [direct("/", Accept="text/html"), direct("/page/main.js")]
+        by_token = [direct(guests, Authorization=f"Bearer {each}") for each in ("token-of-alice", "another")]
+        by_cluster = direct(guests, Authorization=f"Bearer {server.token('api', 'guestwire')}")
 
     assert 'guests.guestwire.io "web" not found' in allowed
     assert 'User "eve" cannot get resource "guests/userlist"' in denied
+    assert ([200, 200], [200, 401], 401) == (page, by_token, by_cluster)
 
 
 @pytest.mark.parametrize(

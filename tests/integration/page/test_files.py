@@ -70,12 +70,20 @@ async def test_open_to_everybody(serve: Any) -> None:
 
 
 async def test_only_read(served: Any) -> None:
-    """HEAD is answered like GET, without a body; nothing can be written."""
-    async with (
-        served.http.head(served.url + "/page/main.js") as head,
-        served.http.post(served.url + "/page/main.js") as post,
-    ):
-        assert (200, 404) == (head.status, post.status)
+    """HEAD is answered like GET, without a body; nothing can be written, and who tries is told what can be done."""
+    async with served.http.head(served.url + "/page/main.js") as head:
+        assert (200, b"") == (head.status, await head.read())
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        for path, expected in (
+            ("/page/main.js", (405, "GET, HEAD")),
+            ("/", (405, "GET, HEAD")),
+            ("/page/x.js", (404, "")),
+        ):
+            async with served.http.request(method, served.url + path, headers={"Accept": BROWSER}) as reply:
+                status = await reply.json()
+
+                assert expected == (reply.status, reply.headers.get("allow", ""))
+                assert ("Status", reply.status) == (status["kind"], status["code"])
 
 
 @pytest.mark.parametrize("file", sorted(PAGE.glob("*")), ids=lambda file: file.name)

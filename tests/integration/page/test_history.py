@@ -144,9 +144,8 @@ async def test_another_guest_of_the_name(told: Told) -> None:
     assert [("u2", True), ("u1", True)] == [(entry["uid"], entry.get("first", False)) for entry in history["items"]]
 
 
-async def test_more_than_a_batch(told: Told, monkeypatch: Any) -> None:
-    """All that the stream holds of a guest is read, in as many batches as it takes."""
-    monkeypatch.setattr("api.history.BATCH", 16)
+async def test_all_that_is_there(told: Told) -> None:
+    """All that the stream holds of a guest is read, and in the stream's order, whatever the kind."""
     bodies = [UserList((User(f"u{number}"),), ListMeta()) for number in range(60)]
     revisions = [await told.say(kind, body) for body in bodies for kind in (Kind.USERLIST, Kind.LOAD, Kind.DISKS)]
     _, history = await told.history("?limit=500")

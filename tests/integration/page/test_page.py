@@ -31,6 +31,7 @@ COUNT = "document.getElementById('count').textContent"
 NAMES = "[...document.querySelectorAll('.body .row:not([hidden]) .guest')].map((each) => each.textContent)"
 BANNER = "document.getElementById('banner').hidden ? '' : document.getElementById('banner').innerText"
 OPEN = "document.getElementById('guest').hidden ? '' : document.getElementById('guest').innerText"
+FACTS = "document.querySelectorAll('#guest .facts section').length"
 VM = GuestRef("default", "vm1")
 
 
@@ -55,25 +56,6 @@ async def test_ten_thousand_guests(serve: Any, browser: Browser) -> None:
     assert ("10001", "10001") == (total, last)
     assert rows < 100
     assert [] == await browser.complaints()
-
-
-async def test_cards_count(served: Any, browser: Browser) -> None:
-    """The cards say how many agents are in each state; a click shows those, and is part of the address."""
-    for ref in served.fleet.refs[:4]:
-        served.fleet.agent(ref, connected=True, channel=True, responsive=False)
-    await live(browser, served.url)
-    await browser.until("document.querySelectorAll('.card').length === 5")
-    await browser.click("[data-agent=unresponsive]")
-    await browser.until(f"{COUNT}.includes(' of 30 guests')")
-    words = await browser.run(
-        "return [...document.querySelectorAll('.body .row:not([hidden]) .agent')].map((e) => e.innerText)"
-    )
-    address = await browser.run("return location.hash")
-    await live(browser, served.url + "/" + address)
-    again = await browser.until(f"{COUNT}.includes(' of 30 guests') && {COUNT}")
-
-    assert {"does not answer"} == set(words)
-    assert ("#agent=unresponsive", f"{len(words)} of 30 guests") == (address, again)
 
 
 async def test_by_keys_alone(served: Any, browser: Browser) -> None:
@@ -152,7 +134,7 @@ async def test_nothing_is_run(served: Any, browser: Browser) -> None:
     evil = "<script>hacked=1</script><img src=x onerror='hacked=1'>"
     ref = GuestRef("aaa", evil)
     served.fleet.agent(ref, reason=evil, version=evil, host=evil)
-    served.fleet.say(ref, Kind.USERLIST, UserList((User(evil), User("\u202egnol\x00\n")), ListMeta()))
+    served.fleet.say(ref, Kind.USERLIST, UserList((User(evil), User("\u202egnol\x00\n", login_time=2**60)), ListMeta()))
     disk = Filesystem("a", evil, evil, 99, 100)
     served.fleet.say(ref, Kind.FILESYSTEMLIST, FilesystemList((disk,), ListMeta()))
     info = OperatingSystem(id="x", pretty_name=evil, kernel_release=evil)
@@ -161,7 +143,7 @@ async def test_nothing_is_run(served: Any, browser: Browser) -> None:
     await browser.until(f"{NAMES}.includes({json.dumps(evil)})")
     await browser.run("document.getElementById('grid').focus()")
     await browser.press("Home", "Enter")
-    await browser.until(f"({OPEN}).includes('Filesystems')")
+    await browser.until(f"{FACTS} === 4")
     shown = await browser.run(
         f"return [typeof hacked, document.querySelectorAll('main img, aside img, main script').length, {OPEN}]"
     )
@@ -322,34 +304,8 @@ async def test_can_be_read(served: Any, browser: Browser) -> None:
         await browser.until(f"{NAMES}.length > 3")
         await browser.run("document.getElementById('grid').focus()")
         await browser.press("Home", "Enter")
-        await browser.until(f"({OPEN}).includes('Agent')")
+        await browser.until(f"{FACTS} > 0")
 
         assert [] == await browser.run(CONTRAST)
         assert width >= await browser.run("return document.documentElement.scrollWidth")
         await browser.press("Escape")
-
-
-async def test_stays_fluent(serve: Any, browser: Browser) -> None:
-    """With 10,000 guests, 1,000 changes a second and somebody scrolling, frames keep coming, and all changes arrive."""
-    served = await serve()
-    served.fleet.fill(10_000)
-    await live(browser, served.url)
-    await browser.run(
-        "window.tasks = []; new PerformanceObserver((list) => tasks.push(...list.getEntries().map((e) => e.duration)))"
-        ".observe({entryTypes: ['longtask']}); window.frames_ = 0;"
-        "(function frame() { frames_ += 1; scrollBy(0, 30); requestAnimationFrame(frame); })()"
-    )
-    for _ in range(40):
-        served.fleet.change(100)
-        await asyncio.sleep(0.1)
-    tasks, frames = await browser.run("return [tasks, frames_]")
-    ref = served.fleet.refs[0]
-    served.fleet.agent(ref, connected=False, host="last-change")
-    await browser.run(
-        "document.getElementById('search').value = 'last-change';"
-        "document.getElementById('search').dispatchEvent(new Event('input'))"
-    )
-    await browser.until(f"{NAMES}.join() === '{ref.name}'")
-
-    assert frames > 20
-    assert max(tasks, default=0) < 2000

@@ -14,6 +14,7 @@ import termios
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ def environment(server: NatsServer, **settings: str) -> dict[str, str]:
     return {**plain, "TERM": "xterm-256color", "GUESTWIRE_NATS__SERVERS": server.url, **settings}
 
 
-async def say(bus: Bus, name: str, kind: str, body: Body) -> None:
-    """As a collector does."""
-    ref, part = GuestRef("prod", name), codec.part(kind, body, codec.now())
+async def say(bus: Bus, name: str, kind: str, body: Body, ago: float = 0) -> None:
+    """As a collector does, or did."""
+    ref, part = GuestRef("prod", name), codec.part(kind, body, codec.now() - timedelta(seconds=ago))
     identity, trace = codec.new_trace_id(), codec.new_trace_id()
     headers = codec.event_headers(
         ref=ref, uid=name, cluster="local", host="h1", part=part, message_id=identity, trace_id=trace
@@ -44,11 +45,11 @@ async def say(bus: Bus, name: str, kind: str, body: Body) -> None:
     await bus.js.publish(subjects.subject("local", ref, kind), part.body, headers=headers)
 
 
-async def agent(bus: Bus, name: str, **facts: Any) -> None:
+async def agent(bus: Bus, name: str, ago: float = 0, **facts: Any) -> None:
     """Something about an agent."""
     usual: dict[str, Any] = {"phase": Phase.RUNNING, "channel": True, "connected": True, "since": codec.now()}
     names: dict[str, Any] = {"namespace": "prod", "name": name, "domain": name, "domain_uuid": name, "host": "h1"}
-    await say(bus, name, Kind.AGENT, AgentState(uid=name, **(names | usual | facts)))
+    await say(bus, name, Kind.AGENT, AgentState(uid=name, **(names | usual | facts)), ago)
 
 
 async def users(bus: Bus, name: str, *who: str) -> None:
@@ -87,9 +88,11 @@ class Terminal:
             await self._take()
         return self.lines
 
-    async def ended(self) -> int:
+    async def ended(self, within: float = 60) -> int:
         """The exit status."""
+        end = time.monotonic() + within
         while (status := self.process.poll()) is None:
+            assert time.monotonic() < end, f"it does not end: {self.lines}"
             await self._take()
         await self._take()
         return status
@@ -152,6 +155,19 @@ async def test_shows_the_fleet_and_its_changes(fleet: Bus, nats_server: NatsServ
     assert [] == [line for line in after if "db2" in line]
     assert (0, 12) == (status, len(lines))
     assert shown.written.endswith("\x1b[?25h\x1b[?1049l")
+
+
+async def test_stale(fleet: Bus, nats_server: NatsServer) -> None:
+    """A guest of which nobody has told for three heartbeats is stale, until somebody does."""
+    await agent(fleet, "web2", ago=910)
+    async with terminal(nats_server) as shown:
+        lines = await shown.until("1 stale")
+        await agent(fleet, "web2")
+        await shown.until("1 stale", there=False)
+        shown.press("q")
+        await shown.ended()
+
+    assert ["stale"] == [line.split()[1] for line in lines if line.startswith("prod/web2")]
 
 
 async def test_keys(fleet: Bus, nats_server: NatsServer) -> None:

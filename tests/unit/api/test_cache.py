@@ -73,15 +73,31 @@ def test_answers_with_the_message_as_it_came() -> None:
 
 
 def test_table_of_hits_agrees_with_find() -> None:
-    """The protocol class's table holds exactly the answers with a body, under the path a client sends."""
-    cache = filled(agent(1), userlist(2, "root"))
+    """Of a guest that was asked about, the protocol class's table holds exactly the answers with a body."""
+    cache = filled(agent(1), userlist(2, "root"), agent(3, ref=GuestRef("default", "vm2")))
+    before = dict(cache.answers)
+    cache.find(KUBEVIRT, VM, Kind.FILESYSTEMLIST)
 
+    assert {} == before
     assert {
         b"/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachineinstances/vm1/userlist",
         b"/apis/guestwire.io/v1/namespaces/default/guests/vm1/userlist",
         b"/apis/guestwire.io/v1/namespaces/default/guests/vm1/agent",
     } == set(cache.answers)
     assert cache.find(KUBEVIRT, VM, Kind.USERLIST) is cache.answers[KUBEVIRT.path(VM, Kind.USERLIST)]
+
+
+def test_answers_are_kept_ready_once_a_guest_was_asked_about() -> None:
+    """What is said of it later is in the table at once, also of another guest that took its place."""
+    cache = filled(agent(1), userlist(2, "root"))
+    cache.find(KUBEVIRT, VM, Kind.USERLIST)
+    path = KUBEVIRT.path(VM, Kind.USERLIST)
+    seen = [cache.answers[path].etag]
+    for said in (userlist(3, "admin"), agent(4, uid="u2"), userlist(5, "other", uid="u2")):
+        cache.apply(said)
+        seen.append(cache.answers[path].etag if path in cache.answers else b"")
+
+    assert [b'"2"', b'"3"', b"", b'"5"'] == seen
 
 
 def test_one_answer_for_both_groups() -> None:
@@ -303,7 +319,7 @@ class Told(msgspec.Struct, frozen=True):
 
 @given(st.lists(st.builds(Told, st.sampled_from(REFS), st.sampled_from(KINDS), st.sampled_from(Phase), st.booleans())))
 def test_late_reader_answers_as_an_early_one(story: list[Told]) -> None:
-    """Whether every message was seen or only the last per subject: the answers are the same."""
+    """Whether every message was seen and every guest asked about in between, or only the last per subject."""
     lives = dict.fromkeys(REFS, 0)
     messages: list[Message] = []
     for revision, told in enumerate(story, 1):
@@ -314,11 +330,14 @@ def test_late_reader_answers_as_an_early_one(story: list[Told]) -> None:
         else:
             messages.append(message(revision, told.kind, ListMeta(), ref=told.ref, uid=uid))
     last = {each.address: each for each in messages}
-    early, late = filled(*messages), filled(*sorted(last.values(), key=lambda each: each.revision))
+    early, late = filled(), filled(*sorted(last.values(), key=lambda each: each.revision))
+    for each in messages:
+        early.apply(each)
+        early.find(KUBEVIRT, each.address.ref, Kind.USERLIST)
 
-    assert early.answers == late.answers
     for ref in REFS:
         for group in GROUPS:
             for kind in group.kinds:
                 assert early.find(group, ref, kind) == late.find(group, ref, kind)
                 assert (group.path(ref, kind) in early.answers) == bool(early.find(group, ref, kind).etag)
+    assert early.answers == late.answers

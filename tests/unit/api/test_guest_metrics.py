@@ -51,28 +51,28 @@ Samples = dict[str, list[tuple[dict[str, str], float]]]
 
 
 def filled(*said: tuple[Any, ...]) -> Cache:
-    """A cache that has caught up with (guest, kind, body) of noon."""
+    """A cache that has caught up with (guest, kind, body) of noon, or of the time that follows."""
     cache = Cache()
     cache.begin()
-    for ref, kind, body in said:
-        say(cache, ref, kind, body)
+    for each in said:
+        say(cache, *each)
     cache.complete()
     return cache
 
 
-def say(cache: Cache, ref: GuestRef, kind: str, body: Body) -> None:
+def say(cache: Cache, ref: GuestRef, kind: str, body: Body, at: datetime = NOON) -> None:
     """One more message."""
-    event = Event(id="1", source="/guestwire/local/h", uid="u1", time=NOON, trace_id="")
+    event = Event(id="1", source="/guestwire/local/h", uid="u1", time=at, trace_id="")
     cache.apply(Message(Address("local", ref, kind), cache.revision + 1, event, codec.encode(body), {}))
 
 
-def agent(ref: GuestRef = VM, **facts: Any) -> tuple[GuestRef, str, Body]:
+def agent(ref: GuestRef = VM, at: datetime = NOON, **facts: Any) -> tuple[GuestRef, str, Body, datetime]:
     """The agent record of a guest that runs with its agent connected, but for what `facts` say."""
     usual: dict[str, Any] = {"phase": Phase.RUNNING, "channel": True, "connected": True, "since": NOON, "host": "h"}
     state = AgentState(
         namespace=ref.namespace, name=ref.name, uid="u1", domain="d", domain_uuid="u1", **(usual | facts)
     )
-    return ref, Kind.AGENT, state
+    return ref, Kind.AGENT, state, at
 
 
 def mounted(*filesystems: Filesystem, ref: GuestRef = VM) -> tuple[GuestRef, str, Body]:
@@ -132,6 +132,7 @@ async def test_all_that_a_guest_says() -> None:
         "guestwire_guest_frozen": [(WHO, 0)],
         "guestwire_guest_metrics_series": [({}, 15)],
         "guestwire_guest_metrics_left_out": [({}, 0)],
+        "guestwire_guests_stale": [({}, 1)],
     } == read
 
 
@@ -200,7 +201,19 @@ async def test_guest_that_is_gone() -> None:
     cache = filled(agent(), mounted(ROOT))
     say(cache, *agent(phase=Phase.GONE))
 
-    assert {"guestwire_guest_metrics_series", "guestwire_guest_metrics_left_out"} == set(await samples(cache))
+    read = await samples(cache)
+
+    assert {"guestwire_guest_metrics_series", "guestwire_guest_metrics_left_out", "guestwire_guests_stale"} == set(read)
+
+
+@pytest.mark.parametrize(("ago", "stale"), [(0, 0), (890, 0), (910, 1)])
+async def test_stale(ago: float, stale: int) -> None:
+    """A guest counts as stale when its agent record is older than three heartbeats, whatever else is new about it."""
+    now = datetime.now(UTC)
+    cache = filled(agent(at=now - timedelta(seconds=ago)), (VM, Kind.USERLIST, UserList((), ListMeta()), now))
+
+    assert [({}, stale)] == (await samples(cache))["guestwire_guests_stale"]
+    assert [({}, stale)] == (await samples(cache, limit=1))["guestwire_guests_stale"]
 
 
 async def test_filesystems_that_count_once_or_not() -> None:

@@ -18,7 +18,7 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 def row(name: str, agent: str = "connected", **facts: object) -> Row:
     """A guest."""
-    return Row(GuestRef("ns", name), Summary(agent, "Running", "h", **facts))  # type: ignore[arg-type]
+    return Row(GuestRef("ns", name), Summary(agent, "Running", "h", **facts), agent)  # type: ignore[arg-type]
 
 
 ROWS = [
@@ -41,6 +41,15 @@ def test_order(key: str, names: str) -> None:
 def test_filter(words: str, names: str) -> None:
     """Every word must be found, in any of the texts."""
     assert names == "".join(each.ref.name for each in chosen(ROWS, words, COLUMNS[0], backwards=False))
+
+
+def test_stale() -> None:
+    """Who is stale counts and sorts as that, whatever the agent was last said to be, and is found by the word."""
+    rows = [*ROWS, Row(GuestRef("ns", "d"), Summary("connected", "Running", "h"), "stale")]
+
+    assert "d" == chosen(rows, "", KEYS["a"], backwards=False)[0].ref.name
+    assert ["d"] == [each.ref.name for each in chosen(rows, "stale", COLUMNS[0], backwards=False)]
+    assert overview(rows).startswith("4 guests, 1 connected, 1 disconnected, 1 unresponsive, 1 stale,")
 
 
 def test_overview() -> None:
