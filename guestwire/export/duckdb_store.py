@@ -60,15 +60,15 @@ class DuckDBStore:
             ).fetchall()
         return Position(*found[0]) if found else None
 
-    def append(self, position: Position, messages: Sequence[Message]) -> None:
+    def append(self, position: Position, messages: Sequence[Message]) -> int:
         """
-        Messages up to that position, all or nothing; nothing again, if it was done and not noticed. TransientError
+        Messages up to that position, all or nothing; the rows, 0 if it was done before and not noticed. TransientError
         while somebody reads the file.
         """
         batch = arrow.tables(position.epoch, messages)
         with self._transaction() as db:
             if db.execute(DONE, [position.epoch, position.revision]).fetchall():
-                return
+                return 0
             for name, rows in batch.items():
                 if rows.num_rows:
                     db.register("batch", rows)
@@ -78,6 +78,7 @@ class DuckDBStore:
                 "INSERT OR REPLACE INTO epochs VALUES (?, ?, ?, ?)",
                 [position.epoch, position.stream, position.created, position.revision],
             )
+        return sum(rows.num_rows for rows in batch.values())
 
     def refresh(self, *, at_once: bool = False) -> None:
         """Views need nothing."""

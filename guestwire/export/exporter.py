@@ -21,6 +21,7 @@ import msgspec
 
 from guestwire import subjects
 from guestwire.errors import TransientError
+from guestwire.export import metrics
 from guestwire.export.intake import Intake
 from guestwire.export.position import Position, place
 from guestwire.export.tables import moment
@@ -43,8 +44,8 @@ class Store(Protocol):
         """Open it, and how far it is. TransientError: somebody else has it open."""
         ...
 
-    def append(self, position: Position, messages: Sequence[Message]) -> None:
-        """Messages up to a position, all or nothing. TransientError: somebody else has it open."""
+    def append(self, position: Position, messages: Sequence[Message]) -> int:
+        """Messages up to a position, all or nothing; the rows. TransientError: somebody else has it open."""
         ...
 
     def refresh(self, *, at_once: bool = False) -> None:
@@ -60,22 +61,35 @@ class Progress(msgspec.Struct):
     last: int = 0
     """The stream's last revision when it was looked at."""
     missed: int = 0
-    """Revisions since the run before that were not in the stream any more, or are not of ours."""
+    """
+    Revisions since the run before that were not in the stream any more, or are not of ours. Not counted where not all
+    subjects are wanted.
+    """
 
 
 class Exporter:
-    """One run; `follow` goes on for ever, storing what came every so many seconds."""
+    """
+    One run; `follow` goes on for ever, storing what came every so many seconds. `pattern` is of the subjects wanted; an
+    export of some is continued as one of the same.
+    """
 
     def __init__(
         self,
         bus: Bus,
         store: Store,
         *,
+        pattern: str = subjects.STREAM_SUBJECT,
         follow: bool = False,
         every: float = 10.0,
         report: Callable[[Progress], None] = lambda _progress: None,
     ) -> None:
         self.progress = Progress()
+        self.working = False
+        """Whether nothing hinders it: the stream is there, and the store takes what came."""
+        stream = bus.settings.stream
+        self._whole = pattern == subjects.STREAM_SUBJECT
+        self._name = stream if self._whole else f"{stream} {pattern}"
+        self._pattern = pattern
         self._bus = bus
         self._store = store
         self._follow = follow
@@ -103,17 +117,18 @@ class Exporter:
                 if stop.is_set():
                     return None
             else:
-                position = place(known, self._bus.settings.stream, created, last)
+                position = place(known, self._name, created, last)
                 if known and position.epoch != known.epoch:
                     log.warning("the stream was made anew", epoch=position.epoch, created=str(created))
                 self.progress.revision, self.progress.last = position.revision, last
+                self.working = True
                 return position
         return None
 
     async def _read(self, position: Position, stop: asyncio.Event) -> bool:
         """Store what one stream holds from a position on. False when it is another stream now."""
         intake, resumed = Intake(), position.revision > 0
-        follower = Follower(self._bus, subjects.STREAM_SUBJECT, intake, after=position.revision)
+        follower = Follower(self._bus, self._pattern, intake, after=position.revision)
         following = asyncio.create_task(follower.run(), name="follower")
         waking = asyncio.create_task(_wake(stop, intake))
         try:
@@ -124,9 +139,12 @@ class Exporter:
                 messages = intake.take()
                 if messages:
                     before, position = position, msgspec.structs.replace(position, revision=messages[-1].revision)
-                    if not await self._append(position, messages, stop):
+                    rows = await self._append(position, messages, stop)
+                    if rows is None:
                         return stop.is_set()
-                    self._count(before, messages, resumed=resumed)
+                    self._count(before, messages, rows, resumed=resumed)
+                elif level:
+                    metrics.LAG.set(0)  # the last revisions of the stream may be others' than those wanted
                 resumed = resumed or level
                 await asyncio.to_thread(self._store.refresh)
                 if ending:
@@ -135,21 +153,23 @@ class Exporter:
         finally:
             await cancel(following, waking)
 
-    async def _append(self, position: Position, messages: Sequence[Message], stop: asyncio.Event) -> bool:
-        """Store a batch, trying until it works. False when the stream is not that one any more, and at `stop`."""
+    async def _append(self, position: Position, messages: Sequence[Message], stop: asyncio.Event) -> int | None:
+        """Store a batch, trying until it works; its rows. None when the stream is another one now, and at `stop`."""
         for attempt, pause in enumerate(backoff(longest=5)):
             try:
                 created, self.progress.last = await self._stream()
+                metrics.LAG.set(max(0, self.progress.last - self.progress.revision))
                 if created != position.created:
-                    return False
-                await asyncio.to_thread(self._store.append, position, messages)
+                    return None
+                rows = await asyncio.to_thread(self._store.append, position, messages)
             except TransientError as error:
                 await self._wait(error, attempt, pause, stop)
                 if stop.is_set():
-                    return False
+                    return None
             else:
-                return True
-        return False
+                self.working = True
+                return rows
+        return None
 
     async def _stream(self) -> tuple[datetime, int]:
         """When the stream was made, and its last revision. Raises NotConnected."""
@@ -163,14 +183,21 @@ class Exporter:
     async def _wait(self, error: TransientError, attempt: int, pause: float, stop: asyncio.Event) -> None:
         if attempt == 1:  # once: an answer may have been late behind many messages
             log.warning("cannot export, trying on", error=str(error))
+            self.working = False
         await sleep_unless(stop, pause)
 
-    def _count(self, before: Position, messages: Sequence[Message], *, resumed: bool) -> None:
+    def _count(self, before: Position, messages: Sequence[Message], rows: int, *, resumed: bool) -> None:
         progress, last = self.progress, messages[-1].revision
         progress.messages += len(messages)
         progress.revision = last
-        if resumed:  # what was gone before the first run of all is no loss
-            progress.missed += last - before.revision - len(messages)
+        metrics.MESSAGES.inc(len(messages))
+        metrics.ROWS.inc(rows)
+        metrics.COMMITTED.set_to_current_time()
+        metrics.LAG.set(max(0, progress.last - last))
+        if resumed and self._whole:  # what was gone before the first run of all is no loss
+            missed = last - before.revision - len(messages)
+            progress.missed += missed
+            metrics.MISSED.inc(missed)
         self._report(progress)
 
 

@@ -83,13 +83,15 @@ class ParquetStore:
         self._tails = {table.name: max(self._files(table), key=_order, default=None) for table in TABLES}
         return position
 
-    def append(self, position: Position, messages: Sequence[Message]) -> None:
-        """Messages up to that position; where they are of several days, one day after the other."""
-        days = list(self._by_day(messages))
+    def append(self, position: Position, messages: Sequence[Message]) -> int:
+        """Messages up to that position, where they are of several days one day after the other; the rows."""
+        days, rows = list(self._by_day(messages)), 0
         for number, (day, some) in enumerate(days, 1):
             last = number == len(days)
-            self._commit(position if last else msgspec.structs.replace(position, revision=some[-1].revision), day, some)
+            upto = position if last else msgspec.structs.replace(position, revision=some[-1].revision)
+            rows += self._commit(upto, day, some)
         self._stale = True
+        return rows
 
     def refresh(self, *, at_once: bool = False) -> None:
         """Write the present state, if it changed and the last time is long enough ago."""
@@ -119,12 +121,13 @@ class ParquetStore:
             some.append(message)
         yield day, some
 
-    def _commit(self, position: Position, day: str, messages: Sequence[Message]) -> None:
+    def _commit(self, position: Position, day: str, messages: Sequence[Message]) -> int:
         batch = arrow.tables(position.epoch, messages)
         for table in (*TYPED, EVENTS):
             rows = batch[table.name]
             if rows.num_rows or self._tails[table.name] is None:  # a table without any file could not be read
                 self._grow(table, position, day, rows, messages[0].revision)
+        return sum(rows.num_rows for rows in batch.values())
 
     def _grow(self, table: Table, position: Position, day: str, rows: pa.Table, first: int) -> None:
         tail = self._tails[table.name]

@@ -90,12 +90,13 @@ class Site:
     """The pipeline, a second API with the names of KubeVirt, and Prometheus."""
 
     def __init__(self, world: World, prometheus: Path) -> None:
-        ports = {"api": free_port(), "kubevirt": free_port(), "prometheus": free_port(), "nats": free_port()}
+        ports = {name: free_port() for name in ("api", "kubevirt", "prometheus", "nats", "export")}
         self.nats = f"nats://127.0.0.1:{ports['nats']}"
         self.env = world.environment(
             UP__NATS=f"127.0.0.1:{ports['nats']}",
             API__LISTEN=f"127.0.0.1:{ports['api']}",
             NATS__SERVERS="",
+            EXPORT__HEALTH=f"127.0.0.1:{ports['export']}",
         )
         del self.env["GUESTWIRE_NATS__SERVERS"]
         self.apis = [f"http://127.0.0.1:{ports[name]}" for name in ("api", "kubevirt")]
@@ -117,6 +118,11 @@ class Site:
         self.processes = [
             Daemon([GUESTWIRE, "up"], log=world.directory / "up.log", env=self.env),
             Daemon([GUESTWIRE, "serve"], log=world.directory / "serve.log", env=other),
+            Daemon(
+                [GUESTWIRE, "export", "--to", "parquet", str(world.directory / "export"), "--follow"],
+                log=world.directory / "export.log",
+                env=self.env | {"GUESTWIRE_NATS__SERVERS": self.nats},
+            ),
             Daemon([prometheus, *arguments], log=directory / "log", env=dict(os.environ)),
         ]
 
@@ -127,6 +133,7 @@ class Site:
             "guestwire-api": [urllib.parse.urlsplit(url).netloc for url in self.apis],
             "guestwire-collector": [self.env["GUESTWIRE_COLLECT__HEALTH"]],
             "guestwire-status-writer": [self.env["GUESTWIRE_STATUS__HEALTH"]],
+            "guestwire-export": [self.env["GUESTWIRE_EXPORT__HEALTH"]],
         }
         for job in shipped["scrape_configs"]:
             job["static_configs"] = [{"targets": targets.pop(job["job_name"])}]
@@ -250,6 +257,17 @@ async def test_every_rule_works(site: Site) -> None:
     assert ["evil", "newer"] == sorted(
         alert["metric"]["name"] for alert in site.ask('ALERTS{alertname="GuestFilesystemFull"}')
     )
+
+
+@long_lived
+async def test_every_job_is_scraped(site: Site) -> None:
+    """Each process of the shipped jobs answers, and an export tells how far it is."""
+    jobs = [job["job_name"] for job in yaml.safe_load((MONITORING / "prometheus.yaml").read_text())["scrape_configs"]]
+    for job in jobs:
+        assert await site.answered(f'up{{job="{job}"}} == 1'), job
+
+    assert 4 == len(jobs)
+    assert await site.answered('guestwire_export_messages_total{job="guestwire-export"} > 0')
 
 
 @long_lived

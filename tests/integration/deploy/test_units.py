@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from guestwire import settings
+from guestwire import codec, settings
 from guestwire.jetstream import Bus
 from guestwire.settings import Nats
+from guestwire.snapshot import GuestRef, Kind, ListMeta, UserList
 from lab.kube_apiserver import KubeApiserver
 from lab.kube_build import KubeBinaries
 from lab.libvirtd import Libvirtd
@@ -59,6 +60,11 @@ def values(unit: str, key: str) -> list[str]:
 def stage(unit: str) -> str:
     """The command that a unit runs."""
     return unit.removeprefix("guestwire-").removesuffix(".service")
+
+
+def arguments(unit: str, state: Path) -> list[str]:
+    """What its command is given, with another directory for /var/lib."""
+    return [word.replace("/var/lib", str(state)) for word in values(unit, "ExecStart")[0].split()[2:]]
 
 
 def environment(unit: str, credentials: Path) -> dict[str, str]:
@@ -115,18 +121,20 @@ def test_life(unit: str) -> None:
     """Each unit runs the command of its name, belongs to the target, and may end in its own time."""
     stop = float(values(unit, "TimeoutStopSec")[0])
 
-    assert [f"/opt/guestwire/bin/guestwire {stage(unit)}"] == values(unit, "ExecStart")
+    assert ["/opt/guestwire/bin/guestwire", stage(unit)] == values(unit, "ExecStart")[0].split()[:2]
     assert (["guestwire.target"], ["guestwire.target"]) == (values(unit, "PartOf"), values(unit, "WantedBy"))
     assert 2 * settings.Settings().shutdown_grace < stop
 
 
 def test_account(installed: Path) -> None:
-    """systemd-sysusers makes the collector's account, a member of the group libvirt."""
+    """systemd-sysusers makes the collector's account, a member of the group libvirt, and that of the export."""
     said(program("systemd-sysusers"), f"--root={installed}", SYSTEMD / "guestwire.sysusers")
     (groups,) = [line for line in (installed / "etc/group").read_text().splitlines() if line.startswith("libvirt:")]
 
     assert ["guestwire"] == values("guestwire-collect.service", "User")
     assert "guestwire" in groups.split(":")[-1].split(",")
+    assert ["guestwire-export"] == values("guestwire-export.service", "User")
+    assert "guestwire-export:" in (installed / "etc/group").read_text()
 
 
 def system_calls(analyze: Path, unit: str) -> set[str]:
@@ -147,10 +155,16 @@ def expanded(analyze: Path, name: str) -> set[str]:
     return set().union(*(expanded(analyze, word) for word in words))
 
 
-async def make_stream(nats: NatsServer) -> None:
-    """What a collector does first; the others wait for it."""
+async def make_stream(nats: NatsServer, *subjects: str) -> None:
+    """What a collector does first; the others wait for it. With a message of each of these subjects."""
     async with Bus(Nats(servers=(nats.url,)), "test") as bus:
         await bus.ensure_stream()
+        for subject in subjects:
+            part = codec.part(Kind.USERLIST, UserList((), ListMeta()), codec.now())
+            headers = codec.event_headers(
+                ref=GuestRef("ns", "vm"), uid="u", cluster="c", host="h", part=part, message_id="1", trace_id="1" * 32
+            )
+            await bus.js.publish(subject, part.body, headers=headers)
 
 
 @pytest.fixture(scope="module")
@@ -190,11 +204,25 @@ def test_works_under_its_rules(
         "GUESTWIRE_COLLECT__HEALTH": address,
         "GUESTWIRE_STATUS__HEALTH": address,
         "GUESTWIRE_API__LISTEN": address,
+        "GUESTWIRE_EXPORT__HEALTH": address,
     }
+    (tmp_path / "guestwire-export").mkdir()
     asyncio.run(make_stream(nats_server))
-    command = [str(Path(sys.executable).with_name("guestwire")), stage(unit)]
+    command = [str(Path(sys.executable).with_name("guestwire")), stage(unit), *arguments(unit, tmp_path)]
     with confined(analyze, unit, tmp_path, command, {**environment(unit, tmp_path), **here}) as process:
         process.ready(lambda: answers(address, "/readyz"), 60)
+
+
+def test_export_writes_under_its_rules(analyze: Path, tmp_path: Path, nats_server: NatsServer) -> None:
+    """What it needs to write tables, and to make the present state of them, is left to it too."""
+    unit, address = "guestwire-export.service", f"127.0.0.1:{free_port()}"
+    (tmp_path / "guestwire-export").mkdir()
+    here = {"GUESTWIRE_NATS__SERVERS": nats_server.url, "GUESTWIRE_EXPORT__HEALTH": address}
+    asyncio.run(make_stream(nats_server, "guestwire.v1.c.ns.vm.userlist"))
+    command = [str(Path(sys.executable).with_name("guestwire")), stage(unit), *arguments(unit, tmp_path)]
+    present = tmp_path / "guestwire-export" / "guests" / "now" / "users.parquet"
+    with confined(analyze, unit, tmp_path, command, {**environment(unit, tmp_path), **here}) as process:
+        process.ready(lambda: answers(address, "/readyz") and present.exists(), 60)
 
 
 @pytest.mark.parametrize("unit", UNITS)
