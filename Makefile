@@ -4,9 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 CODE := guestwire collectors publishers status_writer api lab bench tests examples
 BENCH ?= latency
+MINUTES ?= $(if $(CI),1,10)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check test-compose bench fuzz lab schema requirements format system clean
+.PHONY: help demo soak test check test-compose bench screenshots fuzz lab schema requirements format system clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,7 +15,10 @@ help: ## list these targets
 demo: lab ## the whole pipeline on a real guest, explained as it happens (KEEP=1 leaves it running)
 	@KEEP=$(KEEP) $(BIN)/python -m lab demo
 
-test: lab ## every test but the container images; nothing is skipped
+soak: lab ## the pipeline under change and random faults, compared with the truth (MINUTES=10 SEED=)
+	@$(BIN)/python -m lab.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+test: lab ## every test but the container images; a part that is missing fails
 	@LAB_REQUIRE=all $(BIN)/python -m pytest --ignore tests/compose $(ARGS)
 
 test-compose: lab ## build the container images and run compose.yaml for real
@@ -31,6 +35,9 @@ check: .venv/ready ## formatting, lints, types, dependency direction, schema dri
 
 bench: lab ## run one benchmark: make bench BENCH=latency
 	@$(BIN)/python -m bench.$(BENCH) $(ARGS)
+
+screenshots: .venv/ready ## take the live page's pictures in docs/ anew (ARGS="--all --into /tmp": more of them)
+	@$(BIN)/python -m lab.screenshots $(ARGS)
 
 lab: .venv/ready ## build the lab's parts into its cache (about 5 minutes, once)
 	@$(BIN)/python -m lab build

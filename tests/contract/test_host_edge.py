@@ -1,7 +1,8 @@
 """
-The simulated host of the benchmark and a real libvirt host with a real guest, held to the same behaviour.
+The simulated hosts of the benchmark and of the soak, and a real libvirt host with a real guest, held to the same
+behaviour.
 
-A benchmark is worth what its simulation is worth: one test class, run over both.
+A benchmark is worth what its simulation is worth, and so is a soak: one test class, run over all of them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Protocol
 
 import pytest
@@ -25,6 +28,9 @@ from guestwire.snapshot import GuestRef, OperatingSystem, Phase
 from lab.guest import Guest
 from lab.guest_image import GuestImage
 from lab.libvirtd import Libvirtd
+from lab.soak import simulated_host as soak_host
+from lab.soak.truth import HOSTS, NAMESPACE, Truth
+from lab.soak.truth_server import TruthServer
 
 Eventually = Callable[..., Awaitable[float]]
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -43,6 +49,7 @@ TYPES = {
 class Machine(Protocol):
     """A guest that things are done to."""
 
+    ref: GuestRef
     uuid: str
 
     def hang(self) -> None:
@@ -68,6 +75,7 @@ class RealMachine:
     """The lab's guest in these words."""
 
     def __init__(self, guest: Guest) -> None:
+        self.ref = GuestRef("bench", "vm-0")
         self.uuid = guest.uuid
         self.suspend, self.resume = guest.suspend, guest.resume
         self._control = guest.control
@@ -87,6 +95,42 @@ class RealMachine:
     def connect(self) -> None:
         """Start it."""
         self._control("agent", "start")
+
+
+class BenchMachine(SimulatedGuest):
+    """The benchmark's guest."""
+
+    ref = GuestRef("bench", "vm-0")
+
+
+class SoakMachine:
+    """The soak's guest in these words, of which no event is lost."""
+
+    def __init__(self, truth: Truth) -> None:
+        self._truth, [self._guest] = truth, truth.guests
+        self.ref = GuestRef(NAMESPACE, self._guest.name)
+        self.uuid = self._guest.uuid
+        self.hang, self.wake = self._guest.awake.clear, self._guest.awake.set
+
+    def disconnect(self) -> None:
+        """The agent ends."""
+        self._guest.connected = False
+        self._truth.tell(self._guest, Hint.AGENT)
+
+    def connect(self) -> None:
+        """The agent starts."""
+        self._guest.connected = True
+        self._truth.tell(self._guest, Hint.AGENT)
+
+    def suspend(self) -> None:
+        """The CPUs stop."""
+        self._guest.phase = Phase.PAUSED
+        self._truth.tell(self._guest, Hint.STATE)
+
+    def resume(self) -> None:
+        """The CPUs run on."""
+        self._guest.phase = Phase.RUNNING
+        self._truth.tell(self._guest, Hint.EVERYTHING)
 
 
 class Edge:
@@ -127,9 +171,9 @@ def guest(host: Libvirtd, image: GuestImage) -> Iterator[Guest]:
         yield machine
 
 
-@pytest.fixture(params=["simulated", pytest.param("libvirt", marks=pytest.mark.lab)])
-async def edge(request: pytest.FixtureRequest) -> AsyncIterator[Edge]:
-    """An open host of either sort."""
+@pytest.fixture(params=["bench", "soak", pytest.param("libvirt", marks=pytest.mark.lab)])
+async def edge(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Edge]:
+    """An open host of each sort."""
     hints: list[tuple[str, Hint]] = []
 
     def on_hint(uuid: str, hint: Hint) -> None:
@@ -137,21 +181,27 @@ async def edge(request: pytest.FixtureRequest) -> AsyncIterator[Edge]:
 
     opened: Host
     machine: Machine
-    if request.param == "simulated":
-        machine = simulated = SimulatedGuest("bench_vm-0")
-        opened = SimulatedHost("simulated:///host", 4, on_hint, [simulated], Threads())
-    else:
-        machine = RealMachine(request.getfixturevalue("guest"))
-        opened = LibvirtHost(request.getfixturevalue("host").uri, 4, on_hint)
-    await opened.open()
-    yield Edge(opened, machine, hints)
-    await opened.close()
-    opened.shutdown()
+    async with AsyncExitStack() as resources:
+        match request.param:
+            case "bench":
+                machine = simulated = BenchMachine("bench_vm-0")
+                opened = SimulatedHost("simulated:///host", 4, on_hint, [simulated], Threads())
+            case "soak":
+                machine, socket = SoakMachine(truth := Truth(1, "s", lost=0)), tmp_path / "truth"
+                await resources.enter_async_context(TruthServer(truth, socket))
+                opened = soak_host.SimulatedHost(f"simulated:///{HOSTS[0]}", 4, on_hint, socket=socket)
+            case _:
+                machine = RealMachine(request.getfixturevalue("guest"))
+                opened = LibvirtHost(request.getfixturevalue("host").uri, 4, on_hint)
+        await opened.open()
+        yield Edge(opened, machine, hints)
+        await opened.close()
+        opened.shutdown()
 
 
 async def do(what: Callable[[], object], edge: Edge) -> None:
     """Something happens to the machine; a real one takes its time."""
-    if isinstance(edge.machine, SimulatedGuest):
+    if isinstance(edge.machine, BenchMachine | SoakMachine):
         what()  # it lives on this event loop
     else:
         await asyncio.to_thread(what)
@@ -166,7 +216,7 @@ class TestHostEdge:
 
         assert domain is not None
         assert [edge.machine.uuid] == await edge.host.list()
-        assert (GuestRef("bench", "vm-0"), edge.machine.uuid) == (domain.ref, domain.uuid)
+        assert (edge.machine.ref, edge.machine.uuid) == (domain.ref, domain.uuid)
         assert (Phase.RUNNING, True, True) == (domain.phase, domain.channel, domain.connected)
         assert ["default"] == [interface.name for interface in domain.interfaces]
         assert await edge.host.domain(NOBODY) is None
