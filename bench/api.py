@@ -32,7 +32,7 @@ import libvirt_qemu
 
 from api.groups import KUBEVIRT
 from bench import api_guests
-from bench.api_servers import LOAD, TUNED, Api, Load, Nginx, Wrk, cpu_seconds
+from bench.api_servers import LOAD, TUNED, Api, Load, Wrk, cpu_seconds, static
 from guestwire import logs
 from guestwire.settings import Log
 from guestwire.snapshot import Kind
@@ -99,10 +99,8 @@ class Bench:
         paths = {number: KUBEVIRT.path(api_guests.guest(number), Kind.GUESTOSINFO).decode() for number in numbers}
         files = {path: self.open.ask(path) for path in paths.values()}
         self.wrk = Wrk(directory, list(files), self.seconds)
-        self.nginx = Nginx(directory / "nginx", files)
-        resources.callback(self.nginx.process.stop)
-        self.tuned = Nginx(directory / "nginx-tuned", files, TUNED)
-        resources.callback(self.tuned.process.stop)
+        self.nginx = resources.enter_context(static(directory / "nginx", files))
+        self.tuned = resources.enter_context(static(directory / "nginx-tuned", files, TUNED))
 
     def _start(self, resources: ExitStack, size: int) -> None:
         """An API that knows nobody, for its memory; the open one; the one that asks for a token."""

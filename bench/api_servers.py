@@ -9,15 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from lab.nginx import Nginx
 from lab.process import Daemon, free_port, program
-from lab.unpacked import unpacked
 
 GUESTWIRE = Path(sys.executable).with_name("guestwire")
 SCRIPT = Path(__file__).with_name("api.lua")
@@ -28,26 +27,11 @@ CONNECTIONS = 64
 TUNED = "open_file_cache max=10000 inactive=1h; open_file_cache_valid 1h;"
 """Without it nginx opens the file for each read; it is off unless somebody sets it."""
 
-NGINX = """
-daemon off;
-user root;
-worker_processes 1;
-pid nginx.pid;
-events {{ worker_connections 1024; }}
-http {{
-    access_log off;
-    sendfile on;
-    tcp_nopush on;
-    keepalive_requests 1000000000;
-    {more}
-    default_type application/json;
-    client_body_temp_path body;
-    proxy_temp_path proxy;
-    fastcgi_temp_path fastcgi;
-    uwsgi_temp_path uwsgi;
-    scgi_temp_path scgi;
-    server {{ listen 127.0.0.1:{port}; root {root}; }}
-}}
+AS_SERVED = """
+sendfile on;
+tcp_nopush on;
+keepalive_requests 1000000000;
+default_type application/json;
 """
 
 
@@ -165,31 +149,11 @@ class Wrk:
         )
 
 
-class Nginx:
+def static(home: Path, files: dict[str, bytes], more: str = "") -> Nginx:
     """Nginx with these files, on the server's core; `more` is said in its configuration."""
-
-    def __init__(self, home: Path, files: dict[str, bytes], more: str = "") -> None:
-        (binary,) = unpacked("nginx", "nginx")
-        self.port = free_port()
-        root = home / "root"
-        for path, data in files.items():
-            file = root / path.lstrip("/")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
-        configuration = home / "nginx.conf"
-        configuration.write_text(NGINX.format(port=self.port, root=root, more=more))
-        argv = ["taskset", "-c", SERVER, str(binary), "-p", str(home), "-c", str(configuration), "-e", "stderr"]
-        self.process = Daemon(argv, log=home / "log")
-        self.process.start()
-        self.process.ready(lambda: answers(self.port), timeout=20)
-
-
-def answers(port: int) -> bool:
-    """Whether somebody speaks HTTP there."""
-    try:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1)
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
+    root = home / "root"
+    for path, data in files.items():
+        file = root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    return Nginx(home, f"root {root};", AS_SERVED + more, wrapper=("taskset", "-c", SERVER))

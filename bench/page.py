@@ -16,14 +16,11 @@ from itertools import pairwise
 
 import msgspec
 
-from api.app import Api, Limits
 from api.cache import Cache
-from api.metrics import Metrics
-from api.server import Server, config, listen
-from guestwire import settings
 from lab.browser import Browser
 from lab.fleet import Fleet
 from lab.process import OwnedDirectory
+from lab.serving import serving
 
 WATCH = """
 window.long = [];
@@ -55,34 +52,24 @@ async def measure(guests: int, changes: int, seconds: float) -> Result:
     cache = Cache()
     fleet = Fleet(cache)
     fleet.fill(guests)
-    metrics = Metrics(cache, connected=lambda: True, skipped=lambda: 0, api=settings.Api())
-    api = Api(cache, metrics, Limits())
-    server = Server(config(api, grace=5))
-    listening = listen(settings.Api(listen="127.0.0.1:0"))
-    serving = asyncio.create_task(server.serve([listening]))
-    try:
-        with OwnedDirectory() as directory:
-            async with Browser(directory) as browser:
-                await browser.show(1280, 800)
-                began = time.monotonic()
-                await browser.open(f"http://127.0.0.1:{listening.getsockname()[1]}/")
-                await browser.until(f"document.getElementById('grid').ariaRowCount === '{guests + 1}'")
-                first = 1000 * (time.monotonic() - began)
-                await browser.run(WATCH)
-                began, cpu, made = time.monotonic(), time.process_time(), 0
-                while (passed := time.monotonic() - began) < seconds:
-                    due = int(changes * passed) - made
-                    fleet.change(due)
-                    made += due
-                    await asyncio.sleep(0.02)
-                cpu, passed = time.process_time() - cpu, time.monotonic() - began
-                tasks, frames, heap = await browser.run(
-                    "return [long, frames_, performance.memory.usedJSHeapSize / 2 ** 20]"
-                )
-    finally:
-        server.should_exit = True
-        api.end()
-        await serving
+    with OwnedDirectory() as directory:
+        async with serving(cache) as url, Browser(directory) as browser:
+            await browser.show(1280, 800)
+            began = time.monotonic()
+            await browser.open(url)
+            await browser.until(f"document.getElementById('grid').ariaRowCount === '{guests + 1}'")
+            first = 1000 * (time.monotonic() - began)
+            await browser.run(WATCH)
+            began, cpu, made = time.monotonic(), time.process_time(), 0
+            while (passed := time.monotonic() - began) < seconds:
+                due = int(changes * passed) - made
+                fleet.change(due)
+                made += due
+                await asyncio.sleep(0.02)
+            cpu, passed = time.process_time() - cpu, time.monotonic() - began
+            tasks, frames, heap = await browser.run(
+                "return [long, frames_, performance.memory.usedJSHeapSize / 2 ** 20]"
+            )
     gaps = [after - before for before, after in pairwise(frames[1:])]
     return Result(
         guests,

@@ -1,8 +1,8 @@
 // publish_limit publishes as fast as the Go client can, each message acknowledged: the limit that BENCH=publish measures against.
 //
-//	publish_limit URL SUBJECT_PREFIX MESSAGES BYTES WINDOW
+//	publish_limit URL SUBJECT_PREFIX MESSAGES BYTES WINDOW [HEADERS]
 //
-// prints the seconds it took.
+// prints the seconds it took. HEADERS, as "name: value" lines, are sent with every message, beside its message id.
 package main
 
 import (
@@ -17,8 +17,14 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 6 {
-		log.Fatal("usage: publish_limit URL SUBJECT_PREFIX MESSAGES BYTES WINDOW")
+	if len(os.Args) != 6 && len(os.Args) != 7 {
+		log.Fatal("usage: publish_limit URL SUBJECT_PREFIX MESSAGES BYTES WINDOW [HEADERS]")
+	}
+	headers := map[string]string{}
+	for _, line := range strings.Split(strings.Join(os.Args[6:], ""), "\n") {
+		if name, value, found := strings.Cut(line, ": "); found {
+			headers[name] = strings.TrimSpace(value)
+		}
 	}
 	number := func(text string) int {
 		value, err := strconv.Atoi(text)
@@ -46,6 +52,9 @@ func main() {
 	for index := 0; index < messages; index++ {
 		message := nats.NewMsg(fmt.Sprintf("%s.%d.userlist", os.Args[2], index))
 		message.Data = body
+		for name, value := range headers {
+			message.Header.Set(name, value)
+		}
 		message.Header.Set(nats.MsgIdHdr, fmt.Sprintf("limit-%d", index))
 		if _, err := stream.PublishMsgAsync(message, nats.StallWait(time.Minute)); err != nil {
 			log.Fatal(err)
