@@ -105,8 +105,9 @@ def contents(guests: int) -> Iterator[list[Content]]:
             ref, now, trace_id = GuestRef(f"team-{number % 100}", f"vm-{number}"), codec.now(), codec.new_trace_id()
             for kind, body in bodies(ref, now).items():
                 lines = codec.event_lines(
-                    ref=ref, uid=f"uid-{ref.name}", cluster=CLUSTER, host="node-1", part=codec.part(kind, body, now),
-                    message_id=f"{random.getrandbits(128):032x}", trace_id=trace_id,
+                    ref=ref, uid=f"uid-{ref.name}", cluster=CLUSTER, host="node-1", kind=kind,
+                    time=codec.timestamp(now), message_id=f"{random.getrandbits(128):032x}",
+                    trace=codec.traceparent(trace_id, "00f067aa0ba902b7"),
                 )  # fmt: skip
                 some.append(Content(subjects.subject(CLUSTER, ref, kind), lines, codec.encode(body)))
         yield some

@@ -71,16 +71,20 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-@lru_cache(maxsize=64)
 def timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC with `Z`, microseconds kept."""
     moment = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
-    return f"{moment.isoformat()[:-6]}Z"
+    return _encoder.encode(moment)[1:-1].decode()
 
 
 def new_trace_id() -> str:
     """A W3C trace id."""
     return f"{random.getrandbits(128):032x}"
+
+
+def traceparent(trace_id: str, span_id: str) -> str:
+    """W3C trace context: 32 and 16 hexadecimal digits, and that nobody here records spans."""
+    return f"00-{trace_id}-{span_id}-00"
 
 
 # --- CloudEvents 1.0, binary mode over NATS: one header per attribute, the body untouched ------------------------
@@ -90,16 +94,21 @@ HEADER_SAFE = "".join(map(chr, range(0x21, 0x7F))).replace('"', "").replace("%",
 _SAFE = re.compile(f"[{re.escape(HEADER_SAFE)}]*\\Z")
 
 
-def event_lines(*, ref: GuestRef, uid: str, cluster: str, host: str, part: Part, message_id: str, trace_id: str) -> str:
-    """Header lines of a message: CloudEvents attributes, de-duplication id, W3C trace context. Each ends in CR LF."""
+def event_lines(
+    *, ref: GuestRef, uid: str, cluster: str, host: str, kind: str, time: str, message_id: str, trace: str
+) -> str:
+    """
+    Header lines of a message: CloudEvents attributes, de-duplication id, W3C trace context. Each ends in CR LF. `time`
+    is a `timestamp`, `trace` a `traceparent`.
+    """
     return (
-        f"{_common_lines(cluster, host, part.kind)}"
+        f"{_common_lines(cluster, host, kind)}"
         f"ce-id: {message_id}\r\n"
         f"ce-subject: {_header_value(f'{ref.namespace}/{ref.name}')}\r\n"
-        f"ce-time: {timestamp(part.observed_at)}\r\n"
+        f"ce-time: {time}\r\n"
         f"ce-guestuid: {_header_value(uid)}\r\n"
         f"Nats-Msg-Id: {message_id}\r\n"
-        f"traceparent: 00-{trace_id}-{random.getrandbits(64):016x}-00\r\n"
+        f"traceparent: {trace}\r\n"
     )
 
 
@@ -129,7 +138,14 @@ def event_headers(
 ) -> dict[str, str]:
     """The same lines as a dictionary."""
     lines = event_lines(
-        ref=ref, uid=uid, cluster=cluster, host=host, part=part, message_id=message_id, trace_id=trace_id
+        ref=ref,
+        uid=uid,
+        cluster=cluster,
+        host=host,
+        kind=part.kind,
+        time=timestamp(part.observed_at),
+        message_id=message_id,
+        trace=traceparent(trace_id, f"{random.getrandbits(64):016x}"),
     )
     return {name: value for name, _, value in (line.partition(": ") for line in lines.split("\r\n")[:-1])}
 

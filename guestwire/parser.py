@@ -43,17 +43,25 @@ class RawParser(Parser):
 
     def _take(self, data: bytes) -> tuple[int, bool]:
         """How far there is nothing but messages that are taken raw, and whether a part of one follows."""
-        at = messages = size = 0
+        at = messages = size = head = total = 0
+        subject = reply = line = b""
+        take: Take | None = None
         partial = False
-        while found := (_WITH_HEADERS if data.startswith(b"H", at) else _MESSAGE).match(data, at):
-            subject, number, reply, head, total = found.groups()
-            take, begin = self._takers.get(int(number)), found.end()
-            body, end = begin + int(head or 0), begin + int(total)
+        while True:
+            if not line or not data.startswith(line, at):  # acknowledgements of many messages repeat it
+                found = (_WITH_HEADERS if data.startswith(b"H", at) else _MESSAGE).match(data, at)
+                if not found:
+                    break
+                line = found[0]
+                subject, reply = found[1], found[3] or b""
+                take, head, total = self._takers.get(int(found[2])), int(found[4] or 0), int(found[5])
+            begin = at + len(line)
+            body, end = begin + head, begin + total
             partial = take is not None and len(data) < end + 2
             if take is None or partial:
                 break
-            take(subject, reply or b"", data[body:end], data[begin:body] if head else None)
-            at, messages, size = end + 2, messages + 1, size + end - body
+            take(subject, reply, data[body:end], data[begin:body] if head else None)
+            at, messages, size = end + 2, messages + 1, size + total
         self._stats["in_msgs"] += messages
         self._stats["in_bytes"] += size
         return at, partial

@@ -146,9 +146,9 @@ class Pending(Generic[K]):
                 try:
                     again = await handle(keys)
                 finally:
+                    for key, delay in again.items():
+                        self.add(key, delay=delay)
                     for key in keys:
-                        if key in again:
-                            self.add(key, delay=again[key])
                         self.done(key)
 
         async with asyncio.TaskGroup() as group:

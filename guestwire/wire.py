@@ -35,6 +35,7 @@ from guestwire.parser import RawParser, Take
 PIECE = 256 * 1024
 """Bytes that are handed over at once: enough to make the cost of doing so vanish."""
 LINE_END = b"\r\n"
+BLOCK_BEGIN = "NATS/1.0\r\n"
 
 Answer = bytes | nats.errors.Error
 """What the receiver said; or TimeoutError, NoRespondersError, MaxPayloadError in its place."""
@@ -62,7 +63,7 @@ class Wire(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self._rounds: dict[int, _Round] = {}
+        self._rounds: dict[bytes, _Round] = {}
         self._numbers = count()
         self._answers_to = b""
         self._takers: dict[int, Take] = {}
@@ -91,29 +92,40 @@ class Wire(Client):
         frames = (frame(content, "", self._max_payload) for content in contents)
         await self._hand_over(frames)
 
-    async def request_many(self, contents: Sequence[Content], timeout: float) -> list[Answer]:  # noqa: ASYNC109
+    async def request_many(
+        self,
+        contents: Sequence[Content],
+        timeout: float,  # noqa: ASYNC109
+        *,
+        apart: bool = True,
+    ) -> list[Answer]:
         """
         Hand over messages, in order, and wait up to `timeout` seconds for an answer to each; the answers in the same
         order. A connection lost meanwhile leaves answers out; the messages may have arrived all the same.
+
+        Answers come by a subject each. If they are not to be told `apart` they share one, which saves the server a
+        good part of its work (it looks for the way to a subject once), and are taken to be in the order in which they
+        arrive.
         """
         if not self._answers_to:
             await self._listen_to_answers()
-        number = next(self._numbers)
-        waiting = self._rounds[number] = _Round(len(contents))
+        number = str(next(self._numbers))
+        waiting = self._rounds[number.encode()] = _Round(len(contents))
+        inbox = self._answers_to.decode() + number
         try:
             async with asyncio.timeout(timeout):
-                await self._hand_over(self._requests(contents, waiting, f"{self._answers_to.decode()}{number}."))
+                await self._hand_over(self._requests(contents, waiting, inbox, apart))
                 await waiting.complete
         except OSError:  # also TimeoutError: what was not heard stays unanswered
             pass
         finally:
-            del self._rounds[number]
+            del self._rounds[number.encode()]
         return waiting.answers
 
-    def _requests(self, contents: Iterable[Content], waiting: _Round, inbox: str) -> Iterable[bytes]:
+    def _requests(self, contents: Iterable[Content], waiting: _Round, inbox: str, apart: bool) -> Iterable[bytes]:
         for index, content in enumerate(contents):
             try:
-                yield frame(content, f"{inbox}{index}", self._max_payload)
+                yield frame(content, f"{inbox}.{index}" if apart else inbox, self._max_payload)
             except nats.errors.MaxPayloadError as error:
                 waiting.take(index, error)
 
@@ -143,7 +155,7 @@ class Wire(Client):
     async def _listen_to_answers(self) -> None:
         inbox = self.new_inbox()
         self._answers_to = f"{inbox}.".encode()
-        await self._subscribe(f"{inbox}.*.*", self._take_answer)
+        await self._subscribe(f"{inbox}.>", self._take_answer)
 
     async def _hand_over(self, frames: Iterable[bytes]) -> None:
         piece: list[bytes] = []
@@ -178,31 +190,46 @@ class Wire(Client):
         take(subject, reply, data, headers)
 
     def _take_answer(self, subject: bytes, _reply: bytes, data: bytes, headers: bytes | None) -> None:
-        number, _, index = subject[len(self._answers_to) :].partition(b".")
-        if number.isdigit() and index.isdigit() and (waiting := self._rounds.get(int(number))):
-            nobody = headers is not None and headers.startswith(b"NATS/1.0 503")
-            waiting.take(int(index), nats.errors.NoRespondersError() if nobody else data)
+        nobody = headers and headers.startswith(b"NATS/1.0 503")
+        answer = nats.errors.NoRespondersError() if nobody else data
+        to = subject[len(self._answers_to) :]
+        if waiting := self._rounds.get(to):
+            waiting.take_next(answer)
+            return
+        number, _, index = to.partition(b".")
+        if index.isdigit() and (waiting := self._rounds.get(number)):
+            waiting.take(int(index), answer)
 
 
 class _Round:
     """Requests that were handed over together, and their answers so far."""
 
-    __slots__ = ("_left", "_unanswered", "answers", "complete")
+    __slots__ = ("_left", "_next", "_unanswered", "answers", "complete")
 
     def __init__(self, requests: int) -> None:
         self._unanswered = nats.errors.TimeoutError("no answer")
         self.answers: list[Answer] = [self._unanswered] * requests
         self.complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._left = requests
+        self._next = 0
 
     def take(self, index: int, answer: Answer) -> None:
         """An answer; a second one to the same request, or one that nobody asked for, changes nothing."""
-        if index >= len(self.answers) or self.answers[index] is not self._unanswered:
+        answers = self.answers
+        if index >= len(answers) or answers[index] is not self._unanswered:
             return
-        self.answers[index] = answer
+        answers[index] = answer
         self._left -= 1
         if not self._left and not self.complete.done():
             self.complete.set_result(None)
+
+    def take_next(self, answer: Answer) -> None:
+        """An answer to the first request that has none."""
+        index = self._next
+        while index < len(self.answers) and self.answers[index] is not self._unanswered:
+            index += 1
+        self._next = index + 1
+        self.take(index, answer)
 
 
 def frame(content: Content, reply: str, largest: int) -> bytes:
@@ -210,9 +237,10 @@ def frame(content: Content, reply: str, largest: int) -> bytes:
     A message as NATS's protocol has it (HPUB). Raises MaxPayloadError where headers and body together are more than the
     server takes: it would close the connection, and nats-py counts the body alone.
     """
-    block = f"NATS/1.0\r\n{content.headers}\r\n"
-    total = len(block) + len(content.body)
+    lines, body = content.headers, content.body
+    block = len(BLOCK_BEGIN) + len(lines) + len(LINE_END)
+    total = block + len(body)
     if total > largest:
         raise nats.errors.MaxPayloadError
-    head = f"HPUB {content.subject} {reply} {len(block)} {total}\r\n{block}"
-    return b"".join((head.encode("ascii"), content.body, LINE_END))
+    head = f"HPUB {content.subject} {reply} {block} {total}\r\n{BLOCK_BEGIN}{lines}\r\n"
+    return b"".join((head.encode("ascii"), body, LINE_END))

@@ -31,7 +31,7 @@ from guestwire.snapshot import AgentState, GuestRef, GuestSnapshot, Kind, Part, 
 from publishers import metrics, single
 from publishers.atomic import Batch, Refused
 from publishers.ledger import Ledger, Page
-from publishers.single import Fenced, Outcome
+from publishers.single import Outcome, TooLarge
 
 log = logger("publisher")
 
@@ -126,7 +126,7 @@ class JetStreamPublisher:
             return await self._publish_singly(looks)
         finally:
             self._publishing.difference_update(refs)
-            for ref in refs:
+            for ref in self._waiting.keys() & refs:
                 for done in self._waiting.pop(ref, []):
                     if not done.done():
                         done.set_result(None)
@@ -181,7 +181,10 @@ class JetStreamPublisher:
             for some in _by_size(looks):
                 ours = [look for look in some if self._is_ours(look)]
                 messages = [self._ledger.message(look.page, look.snapshot, look.parts[0]) for look in ours]
-                for look, outcome in zip(ours, await single.publish(self._bus, messages), strict=True):
+                outcomes = await single.publish(self._bus, messages)
+                if None in outcomes:
+                    self._there()
+                for look, outcome in zip(ours, outcomes, strict=True):
                     pause = self._settle(look, outcome)
                     if pause is not None:
                         pauses[look.snapshot.ref] = pause
@@ -194,22 +197,19 @@ class JetStreamPublisher:
 
     def _settle(self, look: _Look, outcome: Outcome) -> float | None:
         """What follows from what became of a message; seconds until the guest is to be tried again."""
-        match outcome:
-            case NotConnected():
-                look.parts.clear()
-                return self._later(look.snapshot, look.page, outcome)
-            case Fenced():
-                look.parts.clear()
-                metrics.FENCED.inc()
-                self._doubtful[look.snapshot.ref] = str(outcome)
-                self._keep(look.snapshot, look.page)
-                self._ledger.forget(look.snapshot.ref)
-                return 0
-        self._there()
-        del look.parts[0]
-        if not look.parts:
-            self._close_page(look.snapshot)
-        return None
+        if outcome is None or isinstance(outcome, TooLarge):
+            del look.parts[0]
+            if not look.parts:
+                self._close_page(look.snapshot)
+            return None
+        look.parts.clear()
+        if isinstance(outcome, NotConnected):
+            return self._later(look.snapshot, look.page, outcome)
+        metrics.FENCED.inc()
+        self._doubtful[look.snapshot.ref] = str(outcome)
+        self._keep(look.snapshot, look.page)
+        self._ledger.forget(look.snapshot.ref)
+        return 0
 
     # --- one guest ---------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ about a guest its last messages are read back from the stream, so a restart repe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from hashlib import blake2b
 
 import msgspec
@@ -24,14 +25,17 @@ GUESTS_PER_REQUEST = 32
 """The server answers 413 where one request finds more than 1,024 messages; a guest has as many as there are kinds."""
 
 
+LONG_AGO = datetime.fromtimestamp(0, UTC)
+
+
 class Last(msgspec.Struct, gc=False):
     """What the stream holds last for a subject; revision 0 means nothing."""
 
     revision: int = 0
     digest: str = ""
     uid: str = ""
-    sent: float = 0.0
-    """Seconds since the epoch."""
+    time: datetime = LONG_AGO
+    """When it was observed."""
 
 
 UNKNOWN = Last()
@@ -64,7 +68,7 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
         """It is on the stream; None when the server takes no message of this size, and it is not tried again."""
         part, last = self.part, self.page.last
         revision = last.get(part.kind, UNKNOWN).revision if revision is None else revision
-        last[part.kind] = Last(revision, part.digest, self.uid, part.observed_at.timestamp())
+        last[part.kind] = Last(revision, part.digest, self.uid, part.observed_at)
 
 
 class Ledger:
@@ -119,7 +123,7 @@ class Ledger:
                 digest = codec.digest_of_message(kind, message.body)
             except ContractError:
                 digest = ""  # written by something else: whatever we have to say replaces it
-            page.last[kind] = Last(message.revision, digest, message.event.uid, message.event.time.timestamp())
+            page.last[kind] = Last(message.revision, digest, message.event.uid, message.event.time)
         if Kind.AGENT in messages and is_gone(messages[Kind.AGENT].body):
             # Readers have forgotten all about this guest: should it return, everything is news.
             page.last |= {kind: Last(last.revision) for kind, last in page.last.items() if kind != Kind.AGENT}
@@ -134,15 +138,18 @@ class Ledger:
         last = page.last.get(part.kind, UNKNOWN)
         subject = page.subject + subjects.encode_token(part.kind)
         # The same reading sent again is the same message; the same value after another one, or a heartbeat, is not.
-        what = f"{subject} {last.revision} {part.digest} {codec.timestamp(part.observed_at)}"
+        time = codec.timestamp(part.observed_at)
+        what = f"{subject} {last.revision} {part.digest} {time}"
+        message_id = blake2b(what.encode(), digest_size=16).hexdigest()
         lines = codec.event_lines(
             ref=snapshot.ref,
             uid=snapshot.uid,
             cluster=self._cluster,
             host=snapshot.host,
-            part=part,
-            message_id=blake2b(what.encode(), digest_size=16).hexdigest(),
-            trace_id=snapshot.trace_id,
+            kind=part.kind,
+            time=time,
+            message_id=message_id,
+            trace=codec.traceparent(snapshot.trace_id, message_id[:16]),
         )
         fence = (
             f"Nats-Expected-Stream: {self._bus.settings.stream}\r\n"
@@ -153,4 +160,4 @@ class Ledger:
     def _differs(self, last: Last, part: Part, uid: str) -> bool:
         if part.digest != last.digest or uid != last.uid:
             return True
-        return part.kind == Kind.AGENT and part.observed_at.timestamp() - last.sent >= self._heartbeat
+        return part.kind == Kind.AGENT and (part.observed_at - last.time).total_seconds() >= self._heartbeat

@@ -32,6 +32,24 @@ async def test_answers(bus: Bus) -> None:
     assert revisions == [sorted(some) for some in revisions]
 
 
+async def test_answers_to_one_subject(bus: Bus) -> None:
+    """They are in the order of the requests too, several rounds under way, a request that cannot be sent among them."""
+    large = content(-1, b"x" * bus.client.max_payload)
+    rounds = [
+        [content(1000 * number + index) for index in range(300)] + [large, content(1000 * number + 999)]
+        for number in range(8)
+    ]
+    answers = await asyncio.gather(*(bus.client.request_many(some, 30, apart=False) for some in rounds))
+
+    for number, some in enumerate(answers):
+        *revisions, last = [Acknowledgement.of(answer).seq for answer in some if isinstance(answer, bytes)]
+        held = await bus.js.get_msg(bus.settings.stream, last)
+        assert isinstance(some[300], nats.errors.MaxPayloadError)
+        assert 300 == len(revisions)
+        assert [*revisions, last] == sorted({*revisions, last})
+        assert f"guestwire.v1.c.ns.vm{1000 * number + 999}.userlist" == held.subject
+
+
 async def test_larger_than_buffers(bus: Bus) -> None:
     """More than nats-py buffers (2 MiB) goes out all the same, and in order."""
     answers = await bus.client.request_many([content(number, b"x" * 100_000) for number in range(100)], 60)

@@ -11,7 +11,7 @@ from guestwire import codec
 from guestwire.codec import Event
 from guestwire.errors import ContractError
 from guestwire.headers import Headers
-from guestwire.snapshot import GuestRef, Part
+from guestwire.snapshot import GuestRef
 
 LINES = (
     b"ce-id: i\r\nce-source: /guestwire/c/h%252F1\r\nce-guestuid: u%25\r\nce-time: 2026-02-03T04:05:06Z\r\n"
@@ -72,9 +72,10 @@ def test_event_as_written(name: str, host: str, uid: str, further: bytes) -> Non
         uid=uid,
         cluster=host,
         host=host,
-        part=Part("userlist", b"{}", "d", codec.now()),
+        kind="userlist",
+        time=codec.timestamp(codec.now()),
         message_id="m",
-        trace_id=codec.new_trace_id(),
+        trace=codec.traceparent(codec.new_trace_id(), "00f067aa0ba902b7"),
     )
     headers = Headers(b"NATS/1.0\r\n" + lines.encode() + further + b"\r\n")
     event = Event.of(headers)

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 
 from guestwire import codec, subjects, wire
 from guestwire.codec import Event
-from guestwire.snapshot import GuestRef, ListMeta, UserList
+from guestwire.snapshot import GuestRef
 from guestwire.wire import Content
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
@@ -39,10 +39,16 @@ def by_nats_py(subject: str, reply: str, headers: dict[str, str], body: bytes) -
 
 
 def lines(ref: GuestRef, uid: str, cluster: str, host: str) -> str:
-    """Of a list of no users."""
-    part = codec.part("userlist", UserList((), ListMeta()), NOW)
+    """Of a list of users."""
     return codec.event_lines(
-        ref=ref, uid=uid, cluster=cluster, host=host, part=part, message_id="id-1", trace_id=codec.new_trace_id()
+        ref=ref,
+        uid=uid,
+        cluster=cluster,
+        host=host,
+        kind="userlist",
+        time=codec.timestamp(NOW),
+        message_id="id-1",
+        trace=codec.traceparent(codec.new_trace_id(), "00f067aa0ba902b7"),
     )
 
 
