@@ -109,8 +109,14 @@ class Guest:
         Whether nobody has told of it for so many seconds: neither a change nor a heartbeat of its collector. Time alone
         makes it so, no message; so it is no part of what is told under a revision.
         """
+        told_at = self.told_at
+        return told_at is not None and now - told_at.timestamp() > silence
+
+    @property
+    def told_at(self) -> datetime | None:
+        """When its collector last told of it, be it that nothing has changed; None before the first time."""
         agent = self.facts.get(Kind.AGENT)
-        return agent is not None and now - agent.changed_at.timestamp() > silence
+        return agent.changed_at if agent else None
 
     def observed_at(self, kind: str) -> datetime:
         """When a kind was last read from the guest, as far as its record tells."""

@@ -7,7 +7,7 @@ row is a guest in a line (`summary`), made and encoded once for all who look on.
 
     reset   everything that was told before is void; rows follow
     rows    {"gone": [[NAMESPACE, NAME], …], "rows": [ROW, …]}: apply `gone` first
-    level   {"revision": …, "newest": …}: all has been told; sent again every few seconds, as a sign of life
+    level   {"revision": …, "newest": …, "silence": …}: all has been told; again every few seconds, as a sign of life
     end     come back without an id: this stream's positions mean nothing any more
 
 What changes often is told no more than four times a second, as it is then.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from datetime import datetime
 
 import msgspec
 from starlette.types import Send
@@ -51,13 +52,18 @@ class Row(Summary, frozen=True, kw_only=True):
     namespace: str
     name: str
     revision: int
+    told_at: datetime | None = None
+    """When its collector last told of it; it is stale some time after that, and no event says so."""
 
 
 class Level(msgspec.Struct, frozen=True):
-    """How far the stream has been told: its revision and the time of its newest message, in seconds since the epoch."""
+    """How far the stream has been told, and what a client needs to tell which guests are stale."""
 
     revision: int
     newest: float
+    """The time of the newest message, in seconds since the epoch."""
+    silence: float
+    """Seconds after a guest's `told_at` from which on it is stale."""
 
 
 class Rows:
@@ -74,8 +80,9 @@ class Rows:
             return made[2]
         ref, summary = guest.ref, summarize(guest)
         facts = {field: getattr(summary, field) for field in Summary.__struct_fields__}
+        namespace, name = printable(ref.namespace), printable(ref.name)
         row = msgspec.json.encode(
-            Row(namespace=printable(ref.namespace), name=printable(ref.name), revision=guest.revision, **facts)
+            Row(namespace=namespace, name=name, revision=guest.revision, told_at=guest.told_at, **facts)
         )
         if len(self._made) > 2 * len(self._fleet.guests) + 1024:
             self._made.clear()
@@ -119,7 +126,8 @@ class Live(Stream):
             event = self._step()
             behind = self._told < self._fleet.revision
             if not behind and (not level or loop.time() >= sign):
-                event += self._event(b"level", msgspec.json.encode(Level(self._told, self._cache.newest)))
+                told = Level(self._told, self._cache.newest, self._cache.silence)
+                event += self._event(b"level", msgspec.json.encode(told))
                 level, sign = True, loop.time() + SIGN
             if event:
                 await send_part(send, event)

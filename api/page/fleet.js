@@ -17,6 +17,8 @@ const natural = (text) => text.toLowerCase().replace(/\d+/g, (digits) => digits.
 
 /** A row of the stream with what is looked at often, made once. */
 function prepared(row) {
+  row.state ??= row.agent;
+  row.told = row.toldAt ? Date.parse(row.toldAt) : Infinity;
   row.key = keyOf(row.namespace, row.name);
   row.order = `${natural(row.namespace)}\u0000${natural(row.name)}`;
   row.seen = row.observedAt ? Date.parse(row.observedAt) : 0;
@@ -33,6 +35,8 @@ function prepared(row) {
 
 export class Fleet {
   rows = new Map();
+  /** Milliseconds without a word about a guest after which it is stale: three heartbeats; the stream says how many. */
+  silence = Infinity;
 
   reset() {
     this.rows.clear();
@@ -47,6 +51,18 @@ export class Fleet {
       const before = this.rows.get(row.key);
       moved ||= !before || moves(before, row);
       this.rows.set(row.key, row);
+    }
+    return moved;
+  }
+
+  /** Time alone makes a guest stale, no event does: look who is; whether others are than before. */
+  age(now = Date.now()) {
+    let moved = false;
+    for (const [key, row] of this.rows) {
+      const agent = now - row.told > this.silence ? "stale" : row.state;
+      if (agent === row.agent) continue;
+      this.rows.set(key, prepared({ ...row, agent }));
+      moved = true;
     }
     return moved;
   }

@@ -5,7 +5,7 @@ import { freshness } from "./fleet.js";
 import { AGENT_WORDS, FRESH_WORDS, ago, number, percent, several } from "./words.js";
 
 const LINES = 6;
-const SHOWN = ["connected", "frozen", "unresponsive", "disconnected", "none"];
+const SHOWN = ["connected", "frozen", "unresponsive", "disconnected", "none", "stale"];
 
 /** The entries of a count, the largest first. */
 const largest = (counts) => [...counts].sort((one, other) => other[1] - one[1] || (one[0] < other[0] ? -1 : 1));

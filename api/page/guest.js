@@ -19,9 +19,11 @@ export class GuestView {
     this.close = el("button", { type: "button", className: "close", textContent: "Close", "aria-keyshortcuts": "Escape" });
     this.close.addEventListener("click", onClose);
     this.title = el("h2", { id: "guest-name" });
+    this.warning = el("p", { className: "warning", role: "status", hidden: true,
+      textContent: "Nobody has told of this guest for some time: what is known may not be so any more." });
     this.facts = el("div", { className: "facts" });
     this.history = new History();
-    element.append(el("div", { className: "top" }, this.title, this.close), this.facts, this.history.element);
+    element.append(el("div", { className: "top" }, this.title, this.close), this.warning, this.facts, this.history.element);
   }
 
   open(namespace, name) {
@@ -31,6 +33,7 @@ export class GuestView {
     this.title.textContent = this.title.title = `${namespace}/${name}`;
     this.facts.replaceChildren(el("p", { className: "note", textContent: "Reading" }));
     this.history.open(namespace, name);
+    this.stale(false);
     this.element.hidden = false;
     this.element.scrollTop = 0;
     this.element.focus();
@@ -42,6 +45,11 @@ export class GuestView {
     this.element.hidden = true;
     clearTimeout(this.#pending);
     this.#pending = 0;
+  }
+
+  /** Whether nobody has told of it for long. */
+  stale(is) {
+    this.warning.hidden = !is;
   }
 
   /** Something was said of this guest. */

@@ -53,10 +53,22 @@ function follow(namespace) {
       if (!level) [stale, counted] = [true, 0];
       level = true;
       newest = event.newest;
+      fleet.silence = 1000 * event.silence;
+      age();
       state.set("live");
       touch();
     },
   });
+}
+
+/** Whom nobody has told of for long is stale from now on. */
+function age() {
+  if (fleet.age()) {
+    stale = true;
+    counted = 0;
+    touch();
+  }
+  if (guest.key) guest.stale(fleet.rows.get(guest.key)?.agent === "stale");
 }
 
 /** Something is to be painted, in the next frame. */
@@ -169,6 +181,7 @@ document.addEventListener("visibilitychange", () => document.hidden || stream.re
 setInterval(() => {
   tick();
   state.tick();
+  age();
   if (view.wish.fresh) {
     stale = true;
     touch();

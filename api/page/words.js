@@ -62,7 +62,8 @@ export const KIND_WORDS = {
 export const moment = (time) => absolute.format(time);
 
 /** The states of an agent, what needs a look first. */
-export const AGENTS = ["unresponsive", "disconnected", "frozen", "connected", "none"];
+export const AGENTS = ["stale", "unresponsive", "disconnected", "frozen", "connected", "none"];
 export const AGENT_WORDS = {
   unresponsive: "does not answer", disconnected: "disconnected", frozen: "frozen", connected: "connected", none: "no agent",
+  stale: "not heard of",
 };

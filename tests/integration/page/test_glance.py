@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from guestwire import codec
+from guestwire.lifecycle import cancel
 from guestwire.snapshot import (
     Filesystem,
     FilesystemInfo,
@@ -115,6 +117,7 @@ CARDS = {
         "does not answer | 0",
         "disconnected | 1",
         "no agent | 1",
+        "not heard of | 0",
     ],
     "Operating systems": ["2 systems", f"{DEBIAN} | 2", f"{UBUNTU} | 1"],
     "Fullest filesystems": ["used, where it is known", "a/web2/var | 97 %", "b/db1/ | 88 %", "a/web1/ | 50 %"],
@@ -221,8 +224,30 @@ async def test_cards_are_live(small: Any, browser: Browser) -> None:
     await shown(browser)
     expression = CARD.replace("TITLE", '"Fullest filesystems"')
     fullest = await browser.until(f"{expression}[1].includes('99') && {expression}[1]")
-    agents = await card(browser, "Agents", 5)
+    agents = await card(browser, "Agents", 6)
     users = await card(browser, "Logged in", 3)
 
     assert ("b/db1/ | 99 %", "connected | 3", "frozen | 0") == (fullest, agents[1], agents[2])
     assert ["4 users on 3 guests", "alice | 2 guests", "bob | 1 guest", "root | 1 guest"] == users
+
+
+async def test_stale(small: Any, browser: Browser) -> None:
+    """Of whom nobody has told for long is shown as that, with nothing arriving, until somebody tells of them again."""
+    await browser.run("location.hash = 'agent=stale&guest=a/web1'; location.reload()")
+    await browser.until(f"{LIVE} && {COUNT} === '0 of 5 guests'")
+    warning = "!document.querySelector('.warning').hidden"
+    assert not await browser.run(f"return {warning}")
+    small.cache.silence = 3
+    await browser.until(f"{COUNT} === '5 of 5 guests' && {warning}")
+
+    async def tell() -> None:
+        while True:
+            small.fleet.agent(GuestRef("a", "web1"))
+            await asyncio.sleep(0.2)
+
+    telling = asyncio.create_task(tell())
+    try:
+        await shown(browser, *ALL[1:])
+        await browser.until(f"!({warning})")
+    finally:
+        await cancel(telling)
