@@ -52,13 +52,15 @@ class Pending(Generic[K]):
         if delay > 0 and not self._closed:
             self._add_later(key, delay)
             return
-        self._due.pop(key, None)
+        if self._due:
+            self._due.pop(key, None)
         if key in self._held:
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting.add(key)
             self._ready.append(key)
-            self._wake()
+            if self._takers:
+                self._wake()
 
     def forget(self, key: K) -> None:
         """Take back whatever is planned for a key; a worker that holds it ends as it likes."""
@@ -109,15 +111,7 @@ class Pending(Generic[K]):
 
     def done(self, key: K) -> None:
         """Give a key back; it is ready again if it was added meanwhile."""
-        self._held.discard(key)
-        if key in self._again:
-            self._again.discard(key)
-            self._waiting.add(key)
-            self._ready.append(key)
-            self._wake()
-        elif self._closed and not self._held and not self._ready:
-            while self._takers:
-                self._wake()
+        self._give_back([key])
 
     async def work(self, workers: int, handle: Callable[[K], Awaitable[float | None]]) -> None:
         """
@@ -140,16 +134,14 @@ class Pending(Generic[K]):
                     keys = [await self.take()]
                 except Closed:
                     return
-                while self._ready and len(keys) < most:
-                    keys.append(self._pop())
+                keys += self._pop_more(most - 1)
                 again: dict[K, float] = {}
                 try:
                     again = await handle(keys)
                 finally:
                     for key, delay in again.items():
                         self.add(key, delay=delay)
-                    for key in keys:
-                        self.done(key)
+                    self._give_back(keys)
 
         async with asyncio.TaskGroup() as group:
             for number in range(workers):
@@ -183,6 +175,25 @@ class Pending(Generic[K]):
         self._waiting.discard(key)
         self._held.add(key)
         return key
+
+    def _pop_more(self, most: int) -> list[K]:
+        ready = self._ready
+        keys = [ready.popleft() for _ in range(min(most, len(ready)))]
+        self._waiting.difference_update(keys)
+        self._held.update(keys)
+        return keys
+
+    def _give_back(self, keys: list[K]) -> None:
+        self._held.difference_update(keys)
+        for key in keys if self._again else ():
+            if key in self._again:
+                self._again.discard(key)
+                self._waiting.add(key)
+                self._ready.append(key)
+                self._wake()
+        if self._closed and not self._held and not self._ready:
+            while self._takers:
+                self._wake()
 
     def _wake(self) -> None:
         while self._takers:

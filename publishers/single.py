@@ -10,7 +10,7 @@ which one is found out by sending all again with their answers told apart: ids a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import nats.errors
@@ -86,20 +86,23 @@ async def publish(bus: Bus, messages: Sequence[Outgoing]) -> list[Outcome]:
 async def _request(bus: Bus, contents: Sequence[Content]) -> list[Reply]:
     """The reply to each."""
     timeout = bus.settings.timeout
-    replies = [_read(answer) for answer in await bus.client.request_many(contents, timeout, apart=False)]
+    replies = _read(await bus.client.request_many(contents, timeout, apart=False))
     if len(contents) == 1 or _are_of_new_messages(replies):
         return replies
     for reply in replies:
         if isinstance(reply, nats.errors.TimeoutError):  # to which of them, nobody knows
             return [other if isinstance(other, nats.errors.MaxPayloadError) else reply for other in replies]
-    return [_read(answer) for answer in await bus.client.request_many(contents, timeout)]
+    return _read(await bus.client.request_many(contents, timeout))
 
 
-def _read(answer: Answer) -> Reply:
-    try:
-        return Acknowledgement.of(answer)
-    except (nats.errors.Error, msgspec.DecodeError) as error:
-        return error
+def _read(answers: Iterable[Answer]) -> list[Reply]:
+    replies: list[Reply] = []
+    for answer in answers:
+        try:
+            replies.append(answer if isinstance(answer, nats.errors.Error) else _decoder.decode(answer))
+        except msgspec.DecodeError as error:
+            replies.append(error)
+    return replies
 
 
 def _are_of_new_messages(replies: Sequence[Reply]) -> bool:
