@@ -53,7 +53,7 @@ schema: .venv/ready ## write the published JSON Schemas
 	$(BIN)/guestwire schema --write schema
 
 requirements: .venv/ready ## pin requirements/*.txt anew from pyproject.toml
-	for extra in collector status-writer api up dev; do \
+	for extra in collector status-writer api export up dev; do \
 	  $(BIN)/uv pip compile -q pyproject.toml --extra $$extra --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-emit-package guestwire --no-emit-package guestwire-stages --no-header --no-annotate \
 	    -o requirements/$$extra.txt || exit 1; \

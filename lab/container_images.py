@@ -22,7 +22,7 @@ from lab.process import program
 
 REPOSITORY = Path(__file__).parent.parent
 CONTAINERFILE = REPOSITORY / "deploy" / "Containerfile"
-TARGETS = ("nats", "collector", "status-writer", "api")
+TARGETS = ("nats", "collector", "status-writer", "api", "export")
 """Images that deploy/Containerfile can make."""
 
 VERSION = "lab"

@@ -74,15 +74,15 @@ def pipeline(world: World, guest: Guest, api_port: int) -> Iterator[Compose]:
         "API_PORT": str(api_port),
         "KUBECONFIG_FILE": str(kubeconfig),
     }
-    with Compose(variables, profiles=["kubernetes"], progress=print) as compose:
-        compose.up("nats", "collector", "api")
+    with Compose(variables, profiles=["kubernetes", "export"], progress=print) as compose:
+        compose.up("nats", "collector", "api", "export")
         networks = compose.inspect("api")["NetworkSettings"]["Networks"]
         gateway = next(iter(networks.values()))["Gateway"]
         with Relay(gateway, _port_of(world.cluster.kubeconfig)) as relay:
             _write_kubeconfig(kubeconfig, world.cluster.kubeconfig, f"https://{gateway}:{relay.port}")
             compose.up("status-writer")
             yield compose
-        for service in ("nats", "collector", "api", "status-writer"):
+        for service in ("nats", "collector", "api", "export", "status-writer"):
             print(compose.logs(service))
 
 

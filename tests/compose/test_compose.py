@@ -16,6 +16,7 @@ import pytest
 
 from lab.container_images import REPOSITORY, image_name, output
 from lab.containers import Compose, leftovers
+from lab.errors import LabError
 from lab.guest import Guest
 from lab.process import wait_until
 from lab.world import World
@@ -23,7 +24,7 @@ from lab.world import World
 # The first build takes minutes; only the tests themselves are held to their time.
 pytestmark = [pytest.mark.lab, pytest.mark.compose, pytest.mark.timeout(180, func_only=True)]
 
-STAGES = ("collector", "status-writer", "api")
+STAGES = ("collector", "status-writer", "api", "export")
 SERVICES = ("nats", *STAGES)
 OSINFO = "/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachineinstances/web/guestosinfo"
 
@@ -63,6 +64,24 @@ def test_status_is_written(pipeline: Compose, guest: Guest, world: World) -> Non
     assert guest.agent_command("guest-get-osinfo")["pretty-name"] == status()["guestOSInfo"]["prettyName"]
 
 
+def test_history_is_kept(pipeline: Compose, guest: Guest) -> None:
+    """With the profile `export`, the facts arrive in tables, which the container's own DuckDB reads."""
+    query = (
+        "from pathlib import Path; from guestwire.export.reading import connect; "
+        "db = connect(Path('/var/lib/guestwire-export/guests')); "
+        "print(db.sql('SELECT name, kernel_release FROM guests').fetchall())"
+    )
+
+    def rows() -> str:
+        try:
+            return pipeline.execute("export", "python3", "-c", query)
+        except LabError:  # nothing was written yet
+            return ""
+
+    wanted = f"[('web', '{guest.agent_command('guest-get-osinfo')['kernel-release']}')]"
+    wait_until(lambda: rows() == wanted, 60, "the guest in the export's tables")
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_health_check(pipeline: Compose, service: str) -> None:
     """The health check that the file declares passes in the container."""
@@ -86,7 +105,7 @@ def test_published_on_loopback_only(pipeline: Compose) -> None:
     addresses = {
         service: [each["HostIp"] for ports in found.values() for each in ports] for service, found in bindings.items()
     }
-    assert {"nats": [], "collector": [], "status-writer": [], "api": ["127.0.0.1"]} == addresses
+    assert {service: ["127.0.0.1"] if service == "api" else [] for service in SERVICES} == addresses
 
 
 def test_facts_outlive_the_containers(pipeline: Compose, api_port: int) -> None:

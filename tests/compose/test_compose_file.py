@@ -17,7 +17,7 @@ from lab.containers import COMPOSE_FILE
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(COMPOSE_FILE.read_text())
 SERVICES: dict[str, dict[str, Any]] = DOCUMENT["services"]
-STAGES = ("collector", "status-writer", "api")
+STAGES = ("collector", "status-writer", "api", "export")
 
 
 def filled_in(text: str) -> str:
@@ -62,6 +62,7 @@ def test_settings(service: str) -> None:
     [
         ("collector", effective("collector").collect.health),
         ("status-writer", effective("status-writer").status.health),
+        ("export", effective("export").export.health),
         ("api", effective("api").api.listen.replace("0.0.0.0", "127.0.0.1")),
     ],
 )
@@ -78,11 +79,10 @@ def test_locked_in(service: str) -> None:
     assert "0" != filled_in(SERVICES[service]["user"]).split(":")[0]
 
 
-def test_kubernetes_is_asked_for() -> None:
-    """Without a profile everything starts that needs no cluster, and nothing else."""
-    assert {"nats": None, "collector": None, "status-writer": ["kubernetes"], "api": None} == {
-        name: service.get("profiles") for name, service in SERVICES.items()
-    }
+def test_profiles() -> None:
+    """Without a profile everything starts that needs no cluster and keeps no history, and nothing else."""
+    wanted = {"nats": None, "collector": None, "status-writer": ["kubernetes"], "api": None, "export": ["export"]}
+    assert wanted == {name: service.get("profiles") for name, service in SERVICES.items()}
 
 
 def test_published_on_loopback_only() -> None:

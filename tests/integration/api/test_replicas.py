@@ -10,6 +10,7 @@ import json
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -70,13 +71,10 @@ def opened(nginx: Nginx, path: str, **headers: str) -> Iterator[http.client.HTTP
         connection.close()
 
 
-class Chaos:
-    """Replicas die at random, one or two at a time, and come back, each with an empty memory."""
+class Aside(ABC):
+    """Something that goes on in a thread of its own until the end of a context."""
 
-    def __init__(self, replicas: list[Replica]) -> None:
-        self.deaths = 0
-        self._replicas = replicas
-        self._random = random.Random(11)
+    def __init__(self) -> None:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -87,6 +85,19 @@ class Chaos:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
+
+    @abstractmethod
+    def _run(self) -> None: ...
+
+
+class Chaos(Aside):
+    """Replicas die at random, one or two at a time, and come back, each with an empty memory."""
+
+    def __init__(self, replicas: list[Replica]) -> None:
+        super().__init__()
+        self.deaths = 0
+        self._replicas = replicas
+        self._random = random.Random(11)
 
     def _run(self) -> None:
         while not self._over.wait(self._random.random()):
@@ -99,28 +110,19 @@ class Chaos:
                 each.start()
 
 
-class Watcher:
+class Watcher(Aside):
     """
     A watch that goes on behind the last event it was told, whatever ended it. It never lists, so what it holds is made
     of events and of nothing else: one that is missed, is missing for ever.
     """
 
     def __init__(self, nginx: Nginx) -> None:
+        super().__init__()
         self.store: Store = {}
         self.position = ""
         self.told_by: list[str] = []
         self.problems: list[Any] = []
         self._nginx = nginx
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._over.is_set():

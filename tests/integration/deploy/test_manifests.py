@@ -21,6 +21,7 @@ LISTENERS = {
     "collect": lambda made: made.collect.health,
     "write-status": lambda made: made.status.health,
     "serve": lambda made: made.api.listen,
+    "export": lambda made: made.export.health,
 }
 LONGEST_SOCKET_PATH = 107
 

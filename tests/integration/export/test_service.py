@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,43 +19,17 @@ from guestwire.jetstream import Bus
 from guestwire.settings import Nats
 from guestwire.snapshot import GuestRef, Kind, ListMeta, User, UserList
 from lab.nats_server import NatsServer
-from lab.process import free_port
 from tests.conftest import Eventually
 from tests.integration.export.conftest import STORES, Stream, ask
+from tests.stage import Stage
 
 pytestmark = pytest.mark.lab
 
-GUESTWIRE = Path(sys.executable).with_name("guestwire")
 
-
-class Service:
-    """`guestwire export --follow`, and its pages."""
-
-    def __init__(self, nats: NatsServer, form: str, path: Path) -> None:
-        self.address = f"127.0.0.1:{free_port()}"
-        settings = {"NATS__SERVERS": nats.url, "EXPORT__HEALTH": self.address, "NATS__TIMEOUT": "2"}
-        plain = {name: value for name, value in os.environ.items() if not name.startswith("GUESTWIRE_")}
-        self.process = subprocess.Popen(
-            [GUESTWIRE, "export", "--to", form, path, "--follow", "--every", "0.2"],
-            env={**plain, **{f"GUESTWIRE_{name}": value for name, value in settings.items()}},
-            stderr=subprocess.DEVNULL,
-        )
-
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and text; 0 when nobody answers."""
-        try:
-            with urllib.request.urlopen(f"http://{self.address}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
-
-    def metric(self, name: str) -> float:
-        """Of an export; -1 where there is none."""
-        values = [line.split()[1] for line in self.get("/metrics")[1].splitlines() if line.startswith(f"{name} ")]
-        return float(values[0]) if values else -1
+def service(nats: NatsServer, form: str, path: Path) -> Stage:
+    """`guestwire export --follow`."""
+    words = ("export", "--to", form, path, "--follow", "--every", "0.2")
+    return Stage(*words, listens="EXPORT__HEALTH", NATS__SERVERS=nats.url, NATS__TIMEOUT=2)
 
 
 def nats_settings(server: NatsServer) -> Nats:
@@ -101,9 +71,9 @@ async def say(bus: Bus, cluster: str, namespace: str) -> None:
 
 
 @pytest.fixture
-def services() -> Iterator[list[Service]]:
+def services() -> Iterator[list[Stage]]:
     """Those that a test started; they end with it."""
-    started: list[Service] = []
+    started: list[Stage] = []
     yield started
     for each in started:
         each.process.kill()
@@ -111,11 +81,11 @@ def services() -> Iterator[list[Service]]:
 
 
 async def test_pages(
-    nats_server: NatsServer, form: str, tmp_path: Path, services: list[Service], eventually: Eventually
+    nats_server: NatsServer, form: str, tmp_path: Path, services: list[Stage], eventually: Eventually
 ) -> None:
     """Alive from the start; ready when the stream is there; counts what it wrote; ends by itself."""
     nats_server.stop()
-    one = Service(nats_server, form, tmp_path / "export")
+    one = service(nats_server, form, tmp_path / "export")
     services.append(one)
     await eventually(lambda: one.get("/healthz")[0] == 200, within=60)
     assert (503, "not ready: not connected to NATS, not writing what comes\n") == one.get("/readyz")
@@ -131,17 +101,16 @@ async def test_pages(
     assert 5 == one.metric("guestwire_export_rows_total")  # two events, an agent, two users
     assert 0 == one.metric("guestwire_export_missed_total")
     assert began - 1 <= one.metric("guestwire_export_last_commit_timestamp_seconds") <= time.time()
-    one.process.send_signal(signal.SIGTERM)
 
-    assert 0 == await asyncio.to_thread(one.process.wait, 30)
+    assert 0 == (await asyncio.to_thread(one.end))[0]
 
 
 async def test_held_up(
-    bus: Bus, nats_server: NatsServer, stream: Stream, tmp_path: Path, services: list[Service], eventually: Eventually
+    bus: Bus, nats_server: NatsServer, stream: Stream, tmp_path: Path, services: list[Stage], eventually: Eventually
 ) -> None:
     """While somebody has its file open it is not ready and falls behind, and then catches up."""
     path = tmp_path / "guests.duckdb"
-    one = Service(nats_server, "duckdb", path)
+    one = service(nats_server, "duckdb", path)
     services.append(one)
     await stream.agent("a")
     await eventually(lambda: one.metric("guestwire_export_messages_total") == 1, within=60)
