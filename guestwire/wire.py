@@ -10,10 +10,10 @@ Connecting and reconnecting, subscriptions, pings and the buffer are nats-py's a
 A connection that is given up is let go of at once. nats-py first waits until all is sent, and a server that stands
 still, or whose host is gone without a word, takes nothing; one whose handshake failed it forgets, open.
 
-nats-py offers no public way to do any of it. This relies on eleven private parts of it: `_send_command()` and
-`_flush_pending()` (bytes into the buffer in order, and out of it), `_ps` (its parser), `_process_msg()` (called for
-each message, raw), `_max_payload`, `_subs` and `Subscription._id`; `_attempt_reconnect()` and `_connect_to_server()`
-(called before another connection is tried), `_transport` and its `_io_writer`. No other module does, and
+nats-py offers no public way to do any of it. This relies on eleven private parts of it: `_pending` and
+`_pending_data_size` (what its flusher is to send), `_transport` and its `_io_writer`; `_ps` (its parser),
+`_process_msg()` (called for each message, raw), `_max_payload`, `_subs` and `Subscription._id`; `_attempt_reconnect()`
+and `_connect_to_server()` (called before another connection is tried). No other module does, and
 `tests/integration/publishers/test_wire.py` and `tests/integration/nats/test_handshake.py` prove that they are what is
 assumed here.
 """
@@ -32,8 +32,8 @@ from nats.aio.client import Client, Srv
 from guestwire.headers import Headers
 from guestwire.parser import RawParser, Take
 
-PIECE = 256 * 1024
-"""Bytes that are handed over at once: enough to make the cost of doing so vanish."""
+PIECE = 64 * 1024
+"""Bytes that are handed over at once: enough to make the cost of doing so vanish, and no more than the server reads."""
 LINE_END = b"\r\n"
 BLOCK_BEGIN = "NATS/1.0\r\n"
 
@@ -170,15 +170,16 @@ class Wire(Client):
             await self._hand_over_piece(piece, size)
 
     async def _hand_over_piece(self, piece: list[bytes], size: int) -> None:
-        if not self.is_connected:
+        if not self.is_connected or self._transport is None:
             raise ConnectionError("not connected")
         self.stats["out_msgs"] += len(piece)
         self.stats["out_bytes"] += size
-        await self._send_command(b"".join(piece))  # waits while too much is buffered
-        await self._flush_pending()
-        task = asyncio.current_task()
-        if task and task.cancelling():  # nats-py keeps a cancellation to itself when it comes while it waits
-            raise asyncio.CancelledError
+        # At once: nats-py's flusher has its turn only after everybody else who has something to send, and the server
+        # would have nothing to do until then. What is waiting for the flusher goes first.
+        pending, self._pending, self._pending_data_size = self._pending, [], 0
+        self._transport.writelines([*pending, b"".join(piece)])
+        # It waits while too much is buffered.
+        await self._transport.drain()  # type: ignore[no-untyped-call]
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         take = self._takers.get(sid)
