@@ -135,7 +135,7 @@ class Link:
 
     async def serve(self) -> None:
         """Take connections from now on."""
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._connected, "127.0.0.1", free_port())
         self._server = server
         self.port = server.sockets[0].getsockname()[1]
 

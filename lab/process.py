@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, ClassVar
@@ -29,15 +31,23 @@ from lab import reaper
 from lab.errors import LabError
 from lab.part import Part
 
+EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
 _forker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lab-forker")
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """
+    A TCP port of 127.0.0.1 that nobody listened on a moment ago. None of those from which the kernel takes the near end
+    of connections: one of them could be gone before it is listened on.
+    """
+    first = int(EPHEMERAL_PORTS.read_text().split()[0])
+    lowest = min(10_000, first // 2)
+    while True:
+        port = lowest + secrets.randbelow(first - lowest)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> None:
