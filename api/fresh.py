@@ -20,11 +20,11 @@ from api import status
 from api.answers import Answer, of_body
 from api.cache import Cache
 from api.groups import GUESTWIRE, Group
-from api.guest import NEVER, Guest, LastKnown
+from api.guest import Guest, LastKnown
 from api.lists import PATIENCE
 from api.options import OptionError
 from guestwire.errors import GuestwireError, NotConnected, TransientError
-from guestwire.snapshot import GuestRef, Kind
+from guestwire.snapshot import BEGINNING, GuestRef, Kind
 
 MOST = 64
 """Guests that are read at once."""
@@ -193,7 +193,7 @@ def _oldest(guest: Guest) -> float | None:
 
 
 def _seconds_since(moment: datetime) -> float | None:
-    return time.time() - moment.timestamp() if moment > NEVER else None
+    return time.time() - moment.timestamp() if moment > BEGINNING else None
 
 
 def _age(answer: Answer) -> float | None:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 
 import msgspec
 
 from api.groups import KINDS, Group
-from guestwire.snapshot import AgentState, GuestRef, Kind, Phase
-
-NEVER = datetime.fromtimestamp(0, UTC)
+from guestwire.snapshot import BEGINNING, AgentState, GuestRef, Kind, Phase
 
 LABELS = "guestwire.io/"
 """How the names of labels begin."""
@@ -120,7 +118,7 @@ class Guest:
 
     def observed_at(self, kind: str) -> datetime:
         """When a kind was last read from the guest, as far as its record tells."""
-        return self.presence.observed.get(kind, NEVER) if self.presence else NEVER
+        return self.presence.observed.get(kind, BEGINNING) if self.presence else BEGINNING
 
     def keys(self, kind: str) -> Iterator[bytes]:
         """Where a kind is served."""

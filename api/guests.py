@@ -16,10 +16,10 @@ from api.cache import Cache
 from api.forms import Form
 from api.fresh import STALE, Fresh, Told, Wish, refuse
 from api.groups import GUESTWIRE
-from api.guest import NEVER
 from api.names import guest_at, plain
 from api.options import OptionError, Options
 from api.selectors import Selector, select
+from guestwire.snapshot import BEGINNING
 
 INCLUDES = ("Metadata", "Object", "None")
 
@@ -101,8 +101,8 @@ def _answer(form: Form, told: Told) -> Answer:
     guest = told.guest
     body = form.alone(guest, guest.revision)
     if form.steady:
-        changed_at: datetime = max((fact.changed_at for fact in guest.facts.values()), default=NEVER)
-        observed_at = max((guest.observed_at(kind) for kind in guest.facts), default=NEVER)
+        changed_at: datetime = max((fact.changed_at for fact in guest.facts.values()), default=BEGINNING)
+        observed_at = max((guest.observed_at(kind) for kind in guest.facts), default=BEGINNING)
         answer = of_body(body, guest.revision, changed_at, observed_at)
     else:
         answer = of_bytes(200, body)

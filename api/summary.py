@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import msgspec
 
-from api.guest import NEVER, Guest
-from guestwire.snapshot import Kind
+from api.guest import Guest
+from guestwire.snapshot import BEGINNING, Kind
 
 T = TypeVar("T")
 
@@ -120,13 +120,13 @@ def summarize(guest: Guest) -> Summary:
         _known(guest, Kind.INTERFACES, _interfaces),
     )
     info = info or _Info()
-    observed_at = max(presence.observed.values(), default=NEVER)
+    observed_at = max(presence.observed.values(), default=BEGINNING)
     return Summary(
         agent=presence.agent,
         phase=presence.phase,
         host=presence.host,
         since=presence.since,
-        observed_at=observed_at if observed_at > NEVER else None,
+        observed_at=observed_at if observed_at > BEGINNING else None,
         os=info.os.pretty_name or info.os.name or info.os.id,
         os_id=info.os.id,
         kernel=info.os.kernel_release,
@@ -136,6 +136,11 @@ def summarize(guest: Guest) -> Summary:
         users=tuple(dict.fromkeys(user.user_name for user in users.items)) if users else None,
         fullest=_fullest(filesystems) if filesystems else None,
     )
+
+
+def agent_now(guest: Guest, summary: Summary, now: float, silence: float) -> str:
+    """The state of its agent, or that it is stale at this moment (`Guest.stale`); a summary is of a revision."""
+    return STALE if guest.stale(now, silence) else summary.agent
 
 
 def _known(guest: Guest, kind: str, decoder: msgspec.json.Decoder[T]) -> T | None:

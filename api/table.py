@@ -15,7 +15,7 @@ import msgspec
 from api.forms import META, OBJECTS, ListMeta, bookmark_of, partial
 from api.guest import Guest
 from api.names import printable
-from api.summary import STALE, Summary, summarize
+from api.summary import Summary, agent_now, summarize
 
 UNKNOWN = "<unknown>"
 
@@ -74,7 +74,7 @@ class Table:
     def entry(self, guest: Guest, revision: int) -> bytes:
         """A row."""
         now, summary = time.time(), summarize(guest)
-        agent = STALE if guest.stale(now, self._silence) else summary.agent
+        agent = agent_now(guest, summary, now, self._silence)
         cells = msgspec.json.encode(_cells(guest.ref.name, agent, summary, now))
         if self._include == "None":
             return b'{"cells":%b,"object":null}' % cells

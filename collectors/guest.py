@@ -11,7 +11,7 @@ changes tells whether there is anything to say.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from collectors.agent_commands import OPTIONAL_COMMANDS, SMALL, AgentCommand, Reply
@@ -22,9 +22,8 @@ from collectors.noise import Limits
 from collectors.replies import AgentInfo
 from guestwire import codec
 from guestwire.errors import ContractError
-from guestwire.snapshot import AgentState, GuestSnapshot, Kind, Part, Phase, Reading
+from guestwire.snapshot import BEGINNING, AgentState, GuestSnapshot, Kind, Part, Phase, Reading
 
-BEGINNING = datetime.fromtimestamp(0, UTC)
 UNSUPPORTED = "this agent does not have the command, or it is disabled"
 REGULAR = tuple(command for recipe in RECIPES if not recipe.needs_fact for command in recipe.regular)
 """What every agent is asked again and again."""

@@ -107,8 +107,7 @@ class Follower:
                 await self._follow()
                 pauses, said = backoff(longest=5), ""
             except TransientError as error:
-                if isinstance(error, Unanswered):
-                    self._bus.isolation.unanswered()
+                self._bus.isolation.failed(error)
                 if str(error) != said:
                     said = str(error)
                     log.warning("cannot follow the stream, trying on", error=said)

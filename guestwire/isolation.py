@@ -16,6 +16,7 @@ from typing import Any
 
 from nats.aio.client import Client, Server
 
+from guestwire.errors import TransientError, Unanswered
 from guestwire.logs import logger
 
 log = logger("bus")
@@ -39,8 +40,10 @@ class Isolation:
         """JetStream is there."""
         self._since = None
 
-    def unanswered(self) -> None:
-        """Somebody has waited in vain, perhaps once more."""
+    def failed(self, error: TransientError) -> None:
+        """Somebody has waited in vain, perhaps once more; what failed in another way says nothing of the server."""
+        if not isinstance(error, Unanswered):
+            return
         client = self._client()
         if not client.is_connected:
             self._since = None

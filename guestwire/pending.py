@@ -107,7 +107,8 @@ class Pending(Generic[K]):
             finally:
                 if taker in self._takers:
                     self._takers.remove(taker)
-        return self._pop()
+        [key] = self._pop(1)
+        return key
 
     def done(self, key: K) -> None:
         """Give a key back; it is ready again if it was added meanwhile."""
@@ -134,7 +135,7 @@ class Pending(Generic[K]):
                     keys = [await self.take()]
                 except Closed:
                     return
-                keys += self._pop_more(most - 1)
+                keys += self._pop(most - 1)
                 again: dict[K, float] = {}
                 try:
                     again = await handle(keys)
@@ -170,13 +171,7 @@ class Pending(Generic[K]):
         if self._heap:
             self._arm(self._heap[0][0])
 
-    def _pop(self) -> K:
-        key = self._ready.popleft()
-        self._waiting.discard(key)
-        self._held.add(key)
-        return key
-
-    def _pop_more(self, most: int) -> list[K]:
+    def _pop(self, most: int) -> list[K]:
         ready = self._ready
         keys = [ready.popleft() for _ in range(min(most, len(ready)))]
         self._waiting.difference_update(keys)

@@ -12,7 +12,7 @@ Decoding tolerates unknown fields, so that an old subscriber survives a newer co
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -38,6 +38,10 @@ class Kind(StrEnum):
     DISKSTATS = "diskstats"
     TIME = "time"
     VCPUS = "vcpus"
+
+
+BEGINNING = datetime.fromtimestamp(0, UTC)
+"""Earlier than any time that is told: stands for never."""
 
 
 class Phase(StrEnum):

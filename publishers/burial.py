@@ -46,8 +46,6 @@ class Found(msgspec.Struct, frozen=True):
     """When anything about it was read, or said, for the last time."""
     revision: int
     """Of the newest message about it."""
-    kinds: int
-    """Of which there are messages."""
 
     @property
     def gone(self) -> bool:
@@ -120,4 +118,4 @@ def _found(ref: GuestRef, messages: Mapping[str, Message]) -> Found | None:
         return None
     heard = max(message.event.time for message in messages.values())
     revision = max(message.revision for message in messages.values())
-    return Found(ref, agent, last.event.host, heard, revision, len(messages))
+    return Found(ref, agent, last.event.host, heard, revision)

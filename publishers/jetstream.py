@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Iterator
 import msgspec
 
 from guestwire import client, codec
-from guestwire.errors import NotConnected, Unanswered
+from guestwire.errors import NotConnected
 from guestwire.jetstream import Bus, Message
 from guestwire.last_word import is_gone
 from guestwire.logs import logger
@@ -228,8 +228,7 @@ class JetStreamPublisher:
         if not self._away:
             log.warning("cannot publish, keeping the newest snapshot of each guest", error=str(error))
         self._away = True
-        if isinstance(error, Unanswered):
-            self._bus.isolation.unanswered()
+        self._bus.isolation.failed(error)
         metrics.RETRIES.inc()
         self._keep(snapshot, page)
         return RETRY

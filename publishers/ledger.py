@@ -8,7 +8,7 @@ about a guest its last messages are read back from the stream, so a restart repe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import blake2b
 
 import msgspec
@@ -18,14 +18,11 @@ from guestwire.errors import ContractError
 from guestwire.jetstream import Bus, Message
 from guestwire.last_word import is_gone
 from guestwire.settings import Publish
-from guestwire.snapshot import GuestRef, GuestSnapshot, Kind, Part
+from guestwire.snapshot import BEGINNING, GuestRef, GuestSnapshot, Kind, Part
 from guestwire.wire import Content
 
 GUESTS_PER_REQUEST = 32
 """The server answers 413 where one request finds more than 1,024 messages; a guest has as many as there are kinds."""
-
-
-LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
 class Last(msgspec.Struct, gc=False):
@@ -34,7 +31,7 @@ class Last(msgspec.Struct, gc=False):
     revision: int = 0
     digest: str = ""
     uid: str = ""
-    time: datetime = LONG_AGO
+    time: datetime = BEGINNING
     """When it was observed."""
 
 

@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from guestwire import subjects
-from guestwire.errors import ConfigError, ContractError, TransientError, Unanswered
+from guestwire.errors import ConfigError, ContractError, TransientError
 from guestwire.jetstream import Bus, Message, translated
 from guestwire.lifecycle import backoff
 from guestwire.logs import logger
@@ -69,8 +69,7 @@ class Consumer:
                 pauses = backoff(longest=5)
                 await self._receive(stop)
             except TransientError as error:
-                if isinstance(error, Unanswered):
-                    self._bus.isolation.unanswered()
+                self._bus.isolation.failed(error)
                 if self.there:
                     log.warning("consumer is out of reach, trying on", consumer=self._durable, error=str(error))
                 self.there = False

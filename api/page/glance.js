@@ -66,7 +66,6 @@ class Card {
       setText(value, line.value);
       setBar(share, line.share);
       if (!line.levels) share.dataset.level = "";
-      button.disabled = !line.act;
       button.act = line.act;
       if (line.pressed !== undefined) button.setAttribute("aria-pressed", line.pressed);
     });

@@ -4,7 +4,7 @@ import { path, request } from "./api.js";
 import { bar, el } from "./dom.js";
 import { History } from "./history.js";
 import { keyOf } from "./fleet.js";
-import { AGENT_WORDS, KIND_WORDS, bytes, percent, setTime, several } from "./words.js";
+import { AGENT_WORDS, bytes, kindWord, percent, setTime, several } from "./words.js";
 
 /** Milliseconds between two looks at a guest that changes all the time. */
 const PACE = 1000;
@@ -103,13 +103,11 @@ function table(heads, rows) {
     el("tbody", {}, rows.map((cells) => el("tr", {}, cells.map((cell) => el("td", {}, cell ?? "")))))));
 }
 
-const wordOf = (kind) => (Object.hasOwn(KIND_WORDS, kind) ? KIND_WORDS[kind] : kind);
-
 /** When each kind was read, in a line. */
 function readings(all) {
   const known = Object.entries(all).filter(([, { observedAt }]) => observedAt);
   return known.length ? el("span", { className: "readings" }, known.map(([kind, { observedAt }]) =>
-    el("span", {}, `${wordOf(kind)} `, time(observedAt)))) : null;
+    el("span", {}, `${kindWord(kind)} `, time(observedAt)))) : null;
 }
 
 /** A login's time, in seconds since the epoch; what is no time of any calendar is not shown. */
@@ -125,7 +123,7 @@ const SECTIONS = {
       ["State", stateOf(agent)], ["Since", time(agent.since)], ["Why", agent.reason], ["Version", agent.version],
       ["Guest", agent.phase], ["Host", agent.host], ["Domain", agent.domain], ["UID", agent.uid],
       ["Last read", readings(agent.readings ?? {})],
-    ]), errors.length ? table(["Not read", "Why"], errors.map(([kind, { error }]) => [wordOf(kind), error])) : null);
+    ]), errors.length ? table(["Not read", "Why"], errors.map(([kind, { error }]) => [kindWord(kind), error])) : null);
   },
   guestosinfo(info) {
     const os = info.os ?? {};

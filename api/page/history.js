@@ -2,7 +2,7 @@
 
 import { path, request } from "./api.js";
 import { el } from "./dom.js";
-import { KIND_WORDS, bytes, moment, setTime, several } from "./words.js";
+import { KIND_WORDS, bytes, kindWord, moment, setTime, several } from "./words.js";
 
 const PAGE = 30;
 const LONGEST = 160;
@@ -76,7 +76,7 @@ function entry({ revision, time, kind, host, first, differences = [], omitted = 
   const rest = differences.length + omitted - Math.min(differences.length, SHOWN);
   if (first) changes.append(el("li", { className: "note", textContent: "the first that is kept" }));
   if (rest) changes.append(el("li", { className: "note", textContent: `and ${several(rest, "further change")}` }));
-  return el("li", {}, el("p", {}, when, el("b", { textContent: Object.hasOwn(KIND_WORDS, kind) ? KIND_WORDS[kind] : kind }),
+  return el("li", {}, el("p", {}, when, el("b", { textContent: kindWord(kind) }),
     el("span", { className: "note", textContent: `${host}, revision ${revision}` })), changes);
 }
 

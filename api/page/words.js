@@ -58,6 +58,9 @@ export const KIND_WORDS = {
   agent: "Agent", guestosinfo: "System", userlist: "Logged in", filesystemlist: "Filesystems", interfaces: "Interfaces",
 };
 
+/** A kind's section; a kind this page does not know is called what it is. */
+export const kindWord = (kind) => (Object.hasOwn(KIND_WORDS, kind) ? KIND_WORDS[kind] : kind);
+
 /** A moment (milliseconds since the epoch), whole. */
 export const moment = (time) => absolute.format(time);
 

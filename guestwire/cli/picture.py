@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from api.cache import Cache
-from api.summary import STALE, Summary, summarize
+from api.summary import STALE, Summary, agent_now, summarize
 from guestwire import codec
 from guestwire.cli.fleet_table import (
     COLUMNS,
@@ -42,7 +42,7 @@ class Picture:
         for ref, guest in cache.fleet.guests.items():
             made = before.get(ref)
             made = self._made[ref] = made if made and made[0] == guest.revision else (guest.revision, summarize(guest))
-            rows.append(Row(ref, made[1], STALE if guest.stale(now, cache.silence) else made[1].agent))
+            rows.append(Row(ref, made[1], agent_now(guest, made[1], now, cache.silence)))
         return rows
 
     def table(self, cache: Cache) -> str:

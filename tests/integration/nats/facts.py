@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from guestwire import codec
 from guestwire.jetstream import Bus
-from guestwire.settings import Publish
 from guestwire.snapshot import AgentState, Body, GuestRef, GuestSnapshot, Kind, Part, Phase
-from publishers.jetstream import JetStreamPublisher
+from tests.publishing import publisher
 
 PROD, TEST = GuestRef("prod", "web"), GuestRef("test", "web")
 
@@ -25,19 +22,6 @@ def agent(ref: GuestRef, phase: Phase = Phase.RUNNING) -> AgentState:
 def fact(kind: Kind, body: Body) -> Part:
     """Read now."""
     return codec.part(kind, body, codec.now())
-
-
-@asynccontextmanager
-async def publisher(bus: Bus) -> AsyncIterator[JetStreamPublisher]:
-    """At work."""
-    await bus.ensure_stream()
-    one = JetStreamPublisher(bus, "local", Publish())
-    running = asyncio.create_task(one.run())
-    try:
-        yield one
-    finally:
-        one.close()
-        await running
 
 
 async def publish(bus: Bus, ref: GuestRef, *parts: Part) -> dict[str, int]:

@@ -36,9 +36,10 @@ from publishers.readings import Readings
 from publishers.retention import Retention
 from status_writer.consumer import Consumer
 from status_writer.inbox import Delivery
+from tests.publishing import publisher
 
 from .conftest import DEPLOY, INBOXES, Guarded, new_seed, until
-from .facts import PROD, TEST, agent, fact, publish, publisher
+from .facts import PROD, TEST, agent, fact, publish
 
 pytestmark = pytest.mark.lab
 

@@ -7,8 +7,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from lab.nats_server import NatsServer
 from publishers.burial import Burial
 from publishers.jetstream import JetStreamPublisher
 from publishers.retention import Retention
+from tests.publishing import publisher
 
 pytestmark = pytest.mark.lab
 
@@ -46,18 +46,6 @@ def users(*names: str, at: datetime = LONG_AGO) -> Part:
     return codec.part(Kind.USERLIST, UserList(tuple(map(User, names)), ListMeta()), at)
 
 
-@asynccontextmanager
-async def publisher(bus: Bus) -> AsyncIterator[JetStreamPublisher]:
-    """A collector's, at work."""
-    one = JetStreamPublisher(bus, "c", Publish())
-    running = asyncio.create_task(one.run())
-    try:
-        yield one
-    finally:
-        one.close()
-        await running
-
-
 async def say(one: JetStreamPublisher, name: str, *parts: Part, host: str = "h") -> None:
     """What one look at a guest found."""
     ref = GuestRef("ns", name)
@@ -67,7 +55,7 @@ async def say(one: JetStreamPublisher, name: str, *parts: Part, host: str = "h")
 
 async def publish(bus: Bus, name: str, *parts: Part, host: str = "h") -> None:
     """The same by a collector that then ends."""
-    async with publisher(bus) as one:
+    async with publisher(bus, "c") as one:
         await say(one, name, *parts, host=host)
 
 
@@ -153,7 +141,7 @@ async def test_fenced(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_buried_by_mistake(bus: Bus, eventually: Eventually) -> None:
     """A collector that tells of the guest after all tells everything anew."""
-    async with publisher(bus) as alive:
+    async with publisher(bus, "c") as alive:
         await say(alive, "vm", users("alice"), agent("vm", LONG_AGO))
         one = burial(bus)
         [found] = await one.of([GuestRef("ns", "vm")])
